@@ -1,0 +1,34 @@
+/** Every limit of the system in one place. Nothing grows without one. */
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+/** Table (DynamoDB's own limits; the embedded adapter enforces the same). */
+export const TABLE_ITEM_MAX_BYTES = 400 * 1000;
+export const TABLE_TRANSACTION_MAX_ACTIONS = 100;
+export const TABLE_TRANSACTION_MAX_BYTES = 4 * MiB;
+export const TABLE_PAGE_MAX_BYTES = MiB;
+export const TABLE_KEY_MAX_BYTES = 1024;
+
+/** Queue (SQS). */
+export const QUEUE_MESSAGE_MAX_BYTES = 256 * KiB;
+export const QUEUE_RECEIVE_MAX_MESSAGES = 10;
+export const QUEUE_WAIT_MAX_SECONDS = 20;
+
+/** Workflows (Step Functions). */
+export const WORKFLOW_PAYLOAD_MAX_BYTES = 256 * KiB;
+export const WORKFLOW_MAX_TRANSITIONS = 25_000;
+
+/** Blobs. */
+export const BLOB_KEY_MAX_BYTES = 1024;
+export const BLOB_LIST_MAX_KEYS = 1000;
+export const GRANT_MAX_SECONDS = 3600;
+
+/** HTTP API. */
+export const API_BODY_MAX_BYTES = MiB;
+export const API_PAGE_MAX_ITEMS = 200;
+export const API_WAIT_MAX_SECONDS = 20;
+
+/** What one machine may have. */
+export const MACHINE_MAX_DISKS = 64;
+export const DISK_MAX_BYTES = 256 ** 3 * 16 * MiB; // image trees of three inner levels: 256 TiB
