@@ -31,7 +31,14 @@ const stateObject = z.object({
 });
 type State = z.infer<typeof stateObject>;
 
-const EMPTY: State = { epoch: 0, minCommitEpoch: 0, nextToken: 1, generation: { number: 0, segments: [] }, sessions: [], pending: [] };
+const EMPTY: State = {
+  epoch: 0,
+  minCommitEpoch: 0,
+  nextToken: 1,
+  generation: { number: 0, segments: [] },
+  sessions: [],
+  pending: [],
+};
 
 export interface BlobStateDependencies {
   readonly blobs: Blobs;
@@ -84,20 +91,27 @@ export class BlobVaultState implements VaultState {
     return this.#change((state) => {
       this.#find(state, session);
       const leaseUntilMs = this.#deps.clock.nowMs() + LEASE_MS;
-      return { next: { ...state, sessions: state.sessions.map((s) => (s.id === session.id ? { ...s, leaseUntilMs } : s)) }, result: undefined };
+      return {
+        next: { ...state, sessions: state.sessions.map((s) => (s.id === session.id ? { ...s, leaseUntilMs } : s)) },
+        result: undefined,
+      };
     });
   }
 
   async commit(session: Session, commit: Commit): Promise<void> {
     const content = Buffer.from(commit.point);
     await this.#change((state) => {
-      if (!state.sessions.some((s) => s.id === session.id) && state.pending.some((p) => p.key === commit.pointKey)) return { next: state, result: undefined };
+      if (!state.sessions.some((s) => s.id === session.id) && state.pending.some((p) => p.key === commit.pointKey))
+        return { next: state, result: undefined };
       const found = this.#find(state, session);
       if (found.startEpoch < state.minCommitEpoch) throw fenced();
       return {
         next: {
           ...state,
-          generation: { number: state.generation.number + 1, segments: [...state.generation.segments, ...commit.segments] },
+          generation: {
+            number: state.generation.number + 1,
+            segments: [...state.generation.segments, ...commit.segments],
+          },
           sessions: state.sessions.filter((s) => s.id !== session.id),
           pending: [...state.pending, { key: commit.pointKey, content: content.toString('base64') }],
         },
@@ -112,7 +126,10 @@ export class BlobVaultState implements VaultState {
   }
 
   abandon(session: Session): Promise<void> {
-    return this.#change((state) => ({ next: { ...state, sessions: state.sessions.filter((s) => s.id !== session.id) }, result: undefined }));
+    return this.#change((state) => ({
+      next: { ...state, sessions: state.sessions.filter((s) => s.id !== session.id) },
+      result: undefined,
+    }));
   }
 
   #find(state: State, session: Session): State['sessions'][number] {
@@ -123,16 +140,23 @@ export class BlobVaultState implements VaultState {
 
   async #writePending(state: State): Promise<void> {
     if (state.pending.length === 0) return;
-    for (const { key, content } of state.pending) await this.#deps.blobs.putIfAbsent(key, [Buffer.from(content, 'base64')]);
+    for (const { key, content } of state.pending)
+      await this.#deps.blobs.putIfAbsent(key, [Buffer.from(content, 'base64')]);
     const written = new Set(state.pending.map((p) => p.key));
-    await this.#change((now) => ({ next: { ...now, pending: now.pending.filter((p) => !written.has(p.key)) }, result: undefined }));
+    await this.#change((now) => ({
+      next: { ...now, pending: now.pending.filter((p) => !written.has(p.key)) },
+      result: undefined,
+    }));
   }
 
   async #load(): Promise<{ readonly state: State; readonly version: string | null }> {
     const found = await this.#deps.blobs.get(STATE_KEY);
     if (found === undefined) return { state: EMPTY, version: null };
     try {
-      return { state: stateObject.parse(JSON.parse(Buffer.from(found.content).toString('utf8'))), version: found.version };
+      return {
+        state: stateObject.parse(JSON.parse(Buffer.from(found.content).toString('utf8'))),
+        version: found.version,
+      };
     } catch (cause) {
       throw new HoldfastError('damaged', `The vault's object ${STATE_KEY} is not readable`, { cause });
     }
@@ -143,16 +167,25 @@ export class BlobVaultState implements VaultState {
       const { state, version } = await this.#load();
       const { next, result } = step(state);
       if (next === state) return result;
-      if ((await this.#deps.blobs.replaceIf(STATE_KEY, Buffer.from(JSON.stringify(next)), version)) !== undefined) return result;
+      if ((await this.#deps.blobs.replaceIf(STATE_KEY, Buffer.from(JSON.stringify(next)), version)) !== undefined)
+        return result;
       await this.#deps.clock.sleep(5 + this.#deps.random.fraction() * 20 * attempt);
     }
-    throw new HoldfastError('busy', 'The vault’s state kept changing under us', { tried: `${SWAP_ATTEMPTS} attempts`, retryable: true, remedy: 'Try again' });
+    throw new HoldfastError('busy', 'The vault’s state kept changing under us', {
+      tried: `${SWAP_ATTEMPTS} attempts`,
+      retryable: true,
+      remedy: 'Try again',
+    });
   }
 }
 
 function fenced(): HoldfastError {
-  return new HoldfastError('fenced', 'The session was ended by the vault’s maintenance or by a later session on the same machine', {
-    retryable: true,
-    remedy: 'Run the backup again: what was sent is found again',
-  });
+  return new HoldfastError(
+    'fenced',
+    'The session was ended by the vault’s maintenance or by a later session on the same machine',
+    {
+      retryable: true,
+      remedy: 'Run the backup again: what was sent is found again',
+    },
+  );
 }
