@@ -1,10 +1,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Database } from '#local/database/database.ts';
 import { openFileBlobs } from '#local/file-blobs.ts';
+import { SqliteTable } from '#local/sqlite-table.ts';
 import { systemClock } from '#local/system-clock.ts';
 import { systemRandom } from '#local/system-random.ts';
 import { blobsConformance } from './blobs.ts';
+import { manualClock } from './manual-clock.ts';
+import { tableConformance } from './table.ts';
 
 const settings = { clock: systemClock, random: systemRandom };
 
@@ -19,3 +23,21 @@ blobsConformance('FileBlobs', async () => {
     },
   };
 });
+
+tableConformance('SqliteTable', async () => {
+  const { database, dispose } = await openDatabase();
+  const clock = manualClock();
+  return { table: new SqliteTable(database, clock), clock, dispose };
+});
+
+async function openDatabase() {
+  const folder = await mkdtemp(join(tmpdir(), 'holdfast-database-'));
+  const database = new Database(join(folder, 'control.sqlite'));
+  return {
+    database,
+    async dispose() {
+      database.close();
+      await rm(folder, { recursive: true });
+    },
+  };
+}
