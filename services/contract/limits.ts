@@ -17,6 +17,7 @@ export const QUEUE_WAIT_MAX_SECONDS = 20;
 export const QUEUE_DELAY_MAX_SECONDS = 900;
 export const QUEUE_VISIBILITY_MAX_SECONDS = 12 * 3600;
 export const QUEUE_RETENTION_SECONDS = 14 * 24 * 3600;
+export const QUEUE_NAME_MAX_BYTES = 128;
 /** Receivers that may wait at one queue at once. */
 export const QUEUE_MAX_WAITERS = 1000;
 
