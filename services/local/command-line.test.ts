@@ -124,7 +124,8 @@ test('a failure that is not the interruption stays a failure after Ctrl-C', asyn
 });
 
 test('a verb whose file is missing is reported as an installation that is not whole', async () => {
-  const absent: Verb = { load: () => import('./no-such-file.ts' as string) };
+  const file = './no-such-file.ts';
+  const absent: Verb = { load: () => import(file) };
   const { code, err } = await runLine(['sail'], { sail: absent });
   assert.equal(code, 1);
   assert.match(err, /cannot be loaded.*\n.*npm ci/);
