@@ -1,6 +1,6 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { HoldfastError } from '#contract/errors.ts';
-import { type ChunkLocation, type IndexHead, IndexSegmentReader } from '#repository/index-segment.ts';
+import { type ChunkLocation, type IndexedPack, type IndexHead, IndexSegmentReader } from '#repository/index-segment.ts';
 
 /** A verified local copy of an index segment, as threads hand it to each other. */
 export interface IndexCopy {
@@ -39,6 +39,12 @@ export class KnownChunks {
       const found = this.#segments[i]!.reader.locate(id);
       if (found) yield found;
     }
+  }
+
+  /** Every pack that the index names. */
+  *packs(): Generator<IndexedPack> {
+    for (const { reader } of this.#segments)
+      for (let ordinal = 0; ordinal < reader.packCount; ordinal++) yield reader.packAt(ordinal);
   }
 
   [Symbol.dispose](): void {

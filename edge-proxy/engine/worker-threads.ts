@@ -54,6 +54,10 @@ export class Crew<Data, From extends WorkerMessage> {
     for (const worker of this.#workers) worker.postMessage(message);
   }
 
+  postTo(worker: number, message: unknown, transfer: readonly ArrayBuffer[] = []): void {
+    this.#workers[worker]!.postMessage(message, transfer);
+  }
+
   /** Waits for `work`, or throws the crew's first failure. */
   async unlessFailed<T>(work: Promise<T>): Promise<T> {
     return await Promise.race([work, this.#failed.promise]);

@@ -64,7 +64,8 @@ export class BlobVaultState implements VaultState {
 
   async generation(): Promise<Generation> {
     const { state } = await this.#load();
-    await this.#writePending(state);
+    // A vault on a read-only medium is readable all the same; its pending points wait.
+    await this.#writePending(state).catch(() => undefined);
     return state.generation;
   }
 

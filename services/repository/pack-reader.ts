@@ -2,6 +2,7 @@ import { HoldfastError } from '#contract/errors.ts';
 import type { Blobs } from '#ports/blobs.ts';
 import type { ChunkNamer } from './chunk.ts';
 import type { ChunkLocation, IndexedPack } from './index-segment.ts';
+import { remember } from './lru.ts';
 import { packKey } from './names.ts';
 import { PACK_TRAILER_BYTES, type PackSlot, parsePackFooter, parsePackTrailer } from './pack.ts';
 import type { Sealer } from './seal.ts';
@@ -94,24 +95,6 @@ export class PackReader {
     this.fetchedBytes += length;
     return bytes;
   }
-}
-
-/** A map of promises that forgets the oldest entries, and those that failed. */
-function remember<T>(cache: Map<string, Promise<T>>, key: string, limit: number, make: () => Promise<T>): Promise<T> {
-  const found = cache.get(key);
-  if (found) {
-    cache.delete(key);
-    cache.set(key, found);
-    return found;
-  }
-  const made = make();
-  cache.set(key, made);
-  made.catch(() => cache.delete(key));
-  for (const oldest of cache.keys()) {
-    if (cache.size <= limit) break;
-    cache.delete(oldest);
-  }
-  return made;
 }
 
 function damaged(id: Buffer, pack: IndexedPack, why: string): HoldfastError {
