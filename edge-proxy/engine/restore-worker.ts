@@ -19,8 +19,8 @@ export interface RestoreWorkerData {
 }
 
 export type WorkerTarget =
-  /** `rollback`: write only what differs. */
-  | { readonly kind: 'disk'; readonly locator: DiskLocator; readonly rollback: boolean }
+  /** `rollback`: write only what differs. `startsZero`: zeros need no write. */
+  | { readonly kind: 'disk'; readonly locator: DiskLocator; readonly rollback: boolean; readonly startsZero: boolean }
   /** Windows in memory; each task says which and where on the disk it begins. */
   | { readonly kind: 'memory'; readonly windows: readonly SharedArrayBuffer[] }
   /** Nowhere: everything is opened and checked. */
@@ -149,5 +149,5 @@ async function openSink(target: WorkerTarget, meter: Meter): Promise<Sink> {
   if (target.kind === 'none') return new NoSink(meter);
   if (target.kind === 'memory') return new MemorySink(target.windows, meter);
   const writer = await openDiskWriter(target.locator);
-  return target.rollback ? new DiffWriter(writer, meter) : new DiskSink(writer, meter);
+  return target.rollback ? new DiffWriter(writer, meter) : new DiskSink(writer, target.startsZero, meter);
 }
