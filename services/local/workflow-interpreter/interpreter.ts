@@ -198,8 +198,13 @@ export class WorkflowInterpreter implements Workflows {
       this.#bell = new AbortController(); // before looking, so that nothing falls in between
       let sleepMs: number;
       try {
-        await this.#expireOverdue();
-        sleepMs = this.#beginDue();
+        // One moment for all: what comes due between two looks must not be overlooked by both.
+        const nowMs = this.#clock.nowMs();
+        await this.#expireOverdue(nowMs);
+        this.#beginDue(nowMs);
+        // Whatever ends rings, so only what comes due by time is waited for.
+        const nextMs = this.#database.read(() => this.#store.nextDueMs(nowMs));
+        sleepMs = Math.max(0, nextMs - this.#clock.nowMs());
       } catch (error) {
         this.#settings.onError?.(error);
         sleepMs = RETRY_WRITE_MS;
@@ -213,14 +218,11 @@ export class WorkflowInterpreter implements Workflows {
   }
 
   /** Fails what is over its time. It takes none of the slots, which hanging handlers may all hold. */
-  async #expireOverdue(): Promise<void> {
-    const overdue = () => {
-      const nowMs = this.#clock.nowMs();
-      return {
-        executions: this.#store.overdueExecutions(nowMs, BATCH_MAX),
-        frames: this.#store.due(['running', 'token'], nowMs, BATCH_MAX),
-      };
-    };
+  async #expireOverdue(nowMs: number): Promise<void> {
+    const overdue = () => ({
+      executions: this.#store.overdueExecutions(nowMs, BATCH_MAX),
+      frames: this.#store.due(['running', 'token'], nowMs, BATCH_MAX),
+    });
     const found = this.#database.read(overdue);
     if (found.executions.length + found.frames.length === 0) return;
     await this.#change(() => {
@@ -234,17 +236,13 @@ export class WorkflowInterpreter implements Workflows {
     });
   }
 
-  /** Begins the steps that are due, as far as there are slots; answers how long there is nothing more to do. */
-  #beginDue(): number {
+  /** Begins the steps that are due, as far as there are slots. */
+  #beginDue(nowMs: number): void {
     const slots = (this.#settings.concurrency ?? WORKFLOW_MAX_RUNNING_TASKS) - this.#active.size;
-    const nowMs = this.#clock.nowMs();
-    if (slots > 0) {
-      // Those under way are still due: as many more are read as there are of them.
-      const due = this.#database.read(() => this.#store.due(['ready', 'sleeping'], nowMs, slots + this.#active.size));
-      for (const id of due.filter((one) => !this.#active.has(one)).slice(0, slots)) this.#begin(id);
-    }
-    // Whatever ends rings, so only what comes due by time is waited for.
-    return this.#database.read(() => this.#store.nextDueMs(nowMs)) - nowMs;
+    if (slots <= 0) return;
+    // Those under way are still due: as many more are read as there are of them.
+    const due = this.#database.read(() => this.#store.due(['ready', 'sleeping'], nowMs, slots + this.#active.size));
+    for (const id of due.filter((one) => !this.#active.has(one)).slice(0, slots)) this.#begin(id);
   }
 
   #begin(id: number): void {
