@@ -10,10 +10,11 @@ export const pointSchema = z
     machine: idSchema('machine'),
     vault: idSchema('vault'),
     job: idSchema('job'),
+    /** When the source's snapshot was taken. */
     createdAt: timeSchema,
-    /** The signed object's key in the vault, and its size. */
+    /** The signed object's key in the vault. */
     key: z.string(),
-    sizeBytes: z.number().int().nonnegative(),
+    disks: z.array(z.object({ sizeBytes: z.number().int().nonnegative() })),
   })
   .meta({ id: 'Point' });
 export type Point = z.infer<typeof pointSchema>;

@@ -19,7 +19,7 @@ export const proxySchema = z
     online: z.boolean(),
   })
   .meta({ id: 'Proxy' });
-export type Proxy = z.infer<typeof proxySchema>;
+export type EdgeProxy = z.infer<typeof proxySchema>;
 
 /** Asks for a token that lets one new proxy enrol. */
 export const createActivationToken = z
