@@ -31,6 +31,11 @@ export const BLOB_LIST_MAX_KEYS = 1000;
 /** Objects changed by compare-and-swap are small. */
 export const BLOB_SWAP_MAX_BYTES = 4 * MiB;
 export const GRANT_MAX_SECONDS = 3600;
+/** S3's limit for one PUT. */
+export const GRANT_UPLOAD_MAX_BYTES = 5 * 1024 * MiB;
+
+/** Keys (KMS). */
+export const KEYS_WRAP_MAX_BYTES = 4 * KiB;
 
 /** HTTP API. */
 export const API_BODY_MAX_BYTES = MiB;

@@ -144,6 +144,14 @@ export function checkIndexSegment(bytes: Buffer): void {
   if (!digest.equals(bytes.subarray(bytes.length - TRAILER_BYTES))) throw damaged('it does not match its hash');
 }
 
+/** Bytes at the start of a segment's header that tell the length of its head. */
+export const INDEX_HEADER_BYTES = HEADER_BYTES;
+
+/** Bytes of a segment before its entry pages, from its first {@link INDEX_HEADER_BYTES}. */
+export function indexHeadLength(header: Buffer): number {
+  return layoutOf(header.readUInt32LE(12), header.readUInt32LE(16), header.readUInt32LE(8)).pages;
+}
+
 /** Reads the head of a segment that {@link checkIndexSegment} has passed. `allocate` may hand out shared memory. */
 export function readIndexHead(bytes: Buffer, allocate: (bytes: number) => ArrayBufferLike): IndexHead {
   const count = bytes.readUInt32LE(8);
