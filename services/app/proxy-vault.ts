@@ -22,6 +22,8 @@ import { sealVaultKeys, vaultPrefix } from './vaults.ts';
 /** What a proxy may add. Never a point, which only a commit makes, nor the vault's own description. */
 const UPLOADABLE = /^(packs|index)\//;
 
+const POINTS = 'points/';
+
 /** The vault's keys for the length of a job, sealed to the proxy. */
 export async function sealedVault(services: Services, caller: ProxyContext, job: Id<'job'>) {
   const vault = await vaultOfJob(services, caller, job);
@@ -103,6 +105,14 @@ export async function listObjects(
   query: z.output<typeof listQuery>,
 ): Promise<z.infer<typeof listResponse>> {
   const prefix = vaultPrefix(await vaultOfJob(services, caller, job));
+  if (query.prefix.startsWith(POINTS)) {
+    // The Table says which points exist: an object alone may be of a commit that never came about.
+    const { limit, cursor } = { limit: 200, cursor: query.cursor };
+    const under = { prefix: query.prefix.slice(POINTS.length) };
+    const page = await stores(services.table).machinePoints.list(caller, { limit, cursor }, under);
+    const blobs = page.items.map((point) => ({ key: point.key, sizeBytes: point.objectBytes }));
+    return { blobs, ...(page.next === undefined ? {} : { next: page.next }) };
+  }
   const page = await services.blobs.list(prefix + query.prefix, query.cursor);
   return {
     blobs: page.blobs.map((blob) => ({ ...blob, key: blob.key.slice(prefix.length) })),

@@ -10,7 +10,7 @@ import type { Commit, Generation, Session, VaultState } from '#repository/state.
 import { freshIds, type TenantContext } from './context.ts';
 import { changing, toItem } from './records.ts';
 import type { Services } from './services.ts';
-import { type Stores, stores } from './stores.ts';
+import { type JobRecord, type Stores, stores } from './stores.ts';
 import { vaultPrefix, vaultPublicKey } from './vaults.ts';
 
 const stateItem = z.object({
@@ -71,6 +71,7 @@ export class TableVaultState implements VaultState {
     return changing(async () => {
       const state = await this.#state();
       const found = await this.#session(machine);
+      if (isDone((await this.#stores.jobs.get(this.#scope, this.#scope.job)).value)) throw fenced();
       const now = clock.nowMs();
       if (found?.value.status === 'open' && found.value.job !== this.#scope.job && found.value.leaseUntilMs > now) {
         throw new HoldfastError('busy', `Job ${found.value.job} is backing this machine up`, {
@@ -114,7 +115,7 @@ export class TableVaultState implements VaultState {
         await this.#stores.jobs.get(this.#scope, this.#scope.job),
         await this.#open(session),
       ];
-      if (found.value.startEpoch < state.value.minCommitEpoch || isFinal(job.value.state)) throw fenced();
+      if (found.value.startEpoch < state.value.minCommitEpoch || isDone(job.value)) throw fenced();
       const generation = {
         number: state.value.generation.number + 1,
         segments: [...state.value.generation.segments, ...commit.segments],
@@ -164,6 +165,7 @@ export class TableVaultState implements VaultState {
       job,
       createdAt: isoTime(facts.takenAtMs),
       key: commit.pointKey,
+      objectBytes: commit.point.length,
       disks: facts.disks.map((disk) => ({ sizeBytes: disk.sizeBytes })),
     };
   }
@@ -235,6 +237,11 @@ function put(key: TableKey, value: object, read: { readonly version: number } | 
   return read === undefined
     ? { put: key, value: item, ifAbsent: true }
     : { put: key, value: item, ifVersion: read.version };
+}
+
+/** A job makes one point: one that has ended, or made its point, opens nothing and commits nothing more. */
+function isDone(job: JobRecord): boolean {
+  return isFinal(job.state) || job.committedPoint !== undefined;
 }
 
 function unchanged(key: TableKey, item: TableItem | undefined): TableAction {

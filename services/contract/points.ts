@@ -14,6 +14,7 @@ export const pointSchema = z
     createdAt: timeSchema,
     /** The signed object's key in the vault. */
     key: z.string(),
+    objectBytes: z.number().int().nonnegative(),
     disks: z.array(z.object({ sizeBytes: z.number().int().nonnegative() })),
   })
   .meta({ id: 'Point' });
