@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
+import { HoldfastError } from '#contract/errors.ts';
 import { idSchema } from '#contract/ids.ts';
 import type { Outcome } from '#contract/jobs.ts';
 import type { WireErrorReport } from '#contract/problem.ts';
@@ -152,9 +152,4 @@ function moved(job: JobRecord, event: JobEvent): JobRecord | undefined {
 
 function stopIfCancelled(job: JobRecord): void {
   if (job.cancelRequested) throw new HoldfastError('cancelled', `Job ${job.id} was cancelled`);
-}
-
-/** The name under which a step's error is retried or caught in a state machine. */
-export function stepErrorName(error: unknown): string {
-  return isHoldfastError(error) ? error.code : 'internal';
 }

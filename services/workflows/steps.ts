@@ -14,6 +14,18 @@ const settleInput = stepInput.extend({ caught: caughtError.optional() });
  * @param resource  as the machine names it; an ending `.waitForTaskToken` is not looked at
  */
 export async function performStep(services: Services, resource: string, input: unknown): Promise<JsonObject> {
+  try {
+    return await perform(services, resource, input);
+  } catch (error) {
+    if (error instanceof HoldfastError) throw error;
+    // The machines retry by the names of our codes.
+    const message = error instanceof Error ? error.message : String(error);
+    services.log({ level: 'error', event: 'step-failed', data: { resource, error: message } });
+    throw new HoldfastError('internal', message, { cause: error });
+  }
+}
+
+async function perform(services: Services, resource: string, input: unknown): Promise<JsonObject> {
   switch (resource.replace(/\.waitForTaskToken$/, '')) {
     case ADMIT:
       return admitJob(services, stepInput.parse(input));
