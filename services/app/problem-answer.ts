@@ -14,7 +14,7 @@ export function problemAnswer(services: Services, error: unknown, requestId: str
     error instanceof HoldfastError ? error : new HoldfastError('internal', 'Something went wrong on our side');
   const [status, title] = PROBLEM_OF_CODE[failure.code];
   const problem: Problem = {
-    type: `https://holdfast.dev/problems/${failure.code}`,
+    type: `urn:holdfast:problem:${failure.code}`,
     title,
     status,
     detail: failure.message,

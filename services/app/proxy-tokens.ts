@@ -45,7 +45,7 @@ export async function issueAccessToken(
   const { claims, tenant } = await verifyAssertion(services, assertion);
   const fresh = await unlessThere(
     table.put(
-      { partition: 'auth#assertions', sort: `${claims.iss}/${claims.jti}` },
+      { partition: `auth#assertions#${claims.iss}`, sort: claims.jti },
       {},
       // Long past the last moment at which the assertion could still be accepted.
       { ifAbsent: true, expiresAtSeconds: Math.ceil(claims.exp) + 2 * CLOCK_SKEW_MAX_SECONDS },

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freshIds } from '#app/context.ts';
@@ -38,8 +38,7 @@ export async function superviseProxy(options: ProxyProcessOptions): Promise<Prox
   const { clock } = plane.services;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const tokenFile = join(folder, 'activation-token');
-  const known = await listProxies(plane.services, { tenant: plane.tenant.id }, { limit: 1 });
-  if (known.items.length === 0) {
+  if (!isEnrolled(folder)) {
     const ids = freshIds(clock, plane.services.random);
     const token = await createActivationToken(plane.services, { tenant: plane.tenant.id }, ids, TOKEN_SECONDS);
     await writeSecret(tokenFile, `${token.token}\n`);
@@ -65,9 +64,9 @@ export async function superviseProxy(options: ProxyProcessOptions): Promise<Prox
   return {
     async online(signal) {
       while (!signal.aborted) {
-        const page = await listProxies(plane.services, { tenant: plane.tenant.id }, { limit: 1 });
-        const found = page.items[0];
-        if (found?.lastSeenAt !== undefined && Date.parse(found.lastSeenAt) >= startedMs) return found.id;
+        const page = await listProxies(plane.services, { tenant: plane.tenant.id }, { limit: 200 });
+        const found = page.items.find(({ lastSeenAt = '' }) => Date.parse(lastSeenAt) >= startedMs);
+        if (found !== undefined) return found.id;
         await clock.sleep(50, signal).catch(() => undefined);
       }
       return undefined;
@@ -107,6 +106,15 @@ async function end(child: ChildProcess): Promise<void> {
   const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
   await exited;
   clearTimeout(timer);
+}
+
+/** True if the proxy's identity file has an id: then it needs no token any more. */
+function isEnrolled(folder: string): boolean {
+  try {
+    return typeof JSON.parse(readFileSync(join(folder, 'identity.json'), 'utf8')).proxy === 'string';
+  } catch {
+    return false;
+  }
 }
 
 function isLarge(path: string): boolean {
