@@ -1,16 +1,20 @@
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
-import type { DiskLocator, DiskReader } from './disk.ts';
-export async function openDiskReader(l: DiskLocator): Promise<DiskReader> {
-  if (l.kind !== 'file') throw new Error('later');
-  const fd = openSync(l.path, 'r');
-  return {
-    sizeBytes: statSync(l.path).size,
-    style: 'immediate',
-    read(o, into) {
-      readSync(fd, into, 0, into.length, o);
-    },
-    async close() {
-      closeSync(fd);
-    },
-  };
+import type { NbdOptions } from '../nbd/client.ts';
+import type { DiskLocator, DiskReader, DiskWriter } from './disk.ts';
+import { openFileReader, openFileWriter } from './file.ts';
+import { openNbdReader, openNbdWriter } from './nbd-disk.ts';
+
+/** Opens a disk for reading; one connection or descriptor, so each worker calls it. Throws like its kind. */
+export async function openDiskReader(locator: DiskLocator, options: NbdOptions = {}): Promise<DiskReader> {
+  return locator.kind === 'file' ? openFileReader(locator.path) : openNbdReader(locator.address, options);
+}
+
+/**
+ * Opens a disk for writing. `createSizeBytes`: a file that does not exist is made, sparse and of that size; anything
+ * else must be large enough.
+ */
+export async function openDiskWriter(
+  locator: DiskLocator,
+  options: NbdOptions & { readonly createSizeBytes?: number } = {},
+): Promise<DiskWriter> {
+  return locator.kind === 'file' ? openFileWriter(locator.path, options) : openNbdWriter(locator.address, options);
 }
