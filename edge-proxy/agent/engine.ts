@@ -1,5 +1,3 @@
-import { stat } from 'node:fs/promises';
-import { HoldfastError } from '#contract/errors.ts';
 import type { Engine } from './job-work.ts';
 
 /** The proxy's real engine. Its parts are loaded with the first job, so that a proxy starts fast. */
@@ -12,13 +10,8 @@ export const engine: Engine = {
     const { runRestore } = await import('../engine/restore.ts' as string);
     return runRestore(request, context);
   },
-  async openImage(path) {
-    const facts = await stat(path).catch((cause: unknown) => {
-      throw new HoldfastError('unreadable', `The disk ${path} cannot be opened`, { cause });
-    });
-    return {
-      disk: { locator: { kind: 'file', path }, sizeBytes: facts.size },
-      async [Symbol.asyncDispose]() {},
-    };
+  async openImage(path, signal) {
+    const { openImage } = await import('../sources/image/image.ts');
+    return openImage(path, { signal });
   },
 };

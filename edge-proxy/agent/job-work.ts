@@ -22,9 +22,7 @@ import type { Patience } from './patience.ts';
 import { RemoteVaultState } from './remote-vault-state.ts';
 
 /** A disk of an image source, open for one backup. */
-export interface OpenImage extends AsyncDisposable {
-  readonly disk: Omit<BackupDisk, 'name'>;
-}
+export type OpenImage = Omit<BackupDisk, 'name'> & AsyncDisposable;
 
 /** The parts that do the work; tests hand in doubles. */
 export interface Engine {
@@ -76,7 +74,8 @@ async function backUp(
   const disks: BackupDisk[] = [];
   for (const { name, path } of task.machine.disks) {
     const image = images.use(await deps.engine.openImage(path, signal));
-    disks.push({ name, ...image.disk });
+    const { locator, sizeBytes, allocated } = image;
+    disks.push({ name, locator, sizeBytes, ...(allocated === undefined ? {} : { allocated }) });
   }
   const { id, name } = task.machine;
   const result = await deps.engine.runBackup({ vault, machine: { id, name }, disks }, context);

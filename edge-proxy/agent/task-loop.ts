@@ -40,6 +40,7 @@ export async function runTaskLoop(deps: TaskLoopDependencies, signal: AbortSigna
   const heart = beat(deps, running, signal);
   const end = stopped(signal);
   let failures = 0;
+  let restarted = true;
   while (!signal.aborted) {
     try {
       if (running.size >= deps.slots) {
@@ -48,11 +49,12 @@ export async function runTaskLoop(deps: TaskLoopDependencies, signal: AbortSigna
       }
       const { tasks } = await deps.plane.post(
         '/v1/proxy/tasks/receive',
-        { waitSeconds: WAIT_SECONDS, max: 1 },
+        { waitSeconds: WAIT_SECONDS, max: 1, restarted },
         receiveResponse,
         { signal, waitMs: WAIT_SECONDS * 1000, patience: BRIEF },
       );
       failures = 0;
+      restarted = false;
       for (const task of tasks) take(deps, task, running, signal);
     } catch (error) {
       if (signal.aborted) break;

@@ -32,6 +32,7 @@ export async function receiveTasks(
   signal: AbortSignal,
 ): Promise<Task[]> {
   const queue = proxyQueue(caller.proxy);
+  if (request.restarted) await sendAgain(services, caller);
   const messages = await services.queue
     .receive(queue, {
       max: request.max,
@@ -50,6 +51,15 @@ export async function receiveTasks(
     else tasks.push(task);
   }
   return tasks;
+}
+
+/** Another message for each job that the proxy had been given, so that none waits for its first one to reappear. */
+async function sendAgain(services: Services, caller: ProxyContext): Promise<void> {
+  const found = await stores(services.table).slots.find(caller, caller.proxy);
+  for (const job of found?.value.holders ?? []) {
+    const body = JSON.stringify({ tenant: caller.tenant, job });
+    await services.queue.send(proxyQueue(caller.proxy), body, { group: caller.tenant });
+  }
 }
 
 export async function ackTask(services: Services, caller: ProxyContext, receipt: string): Promise<void> {
@@ -115,6 +125,8 @@ async function taskOf(services: Services, caller: ProxyContext, received: QueueM
   const { jobs, machines } = stores(services.table);
   const job = (await jobs.find(caller, named.job))?.value;
   if (job === undefined || job.proxy !== caller.proxy || isFinal(job.state)) return undefined;
+  // Admitted but not dispatched: its own message is on the way.
+  if (job.state.status === 'waiting') return undefined;
   if (job.outcome !== undefined || job.committedPoint !== undefined) {
     // Done, but the news did not get through to the workflow before its time-out or the proxy's end.
     await finish(services, job);

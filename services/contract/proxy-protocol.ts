@@ -53,6 +53,8 @@ export const tokenResponse = z.object({ accessToken: z.string(), expiresAt: time
 export const receiveRequest = z.object({
   waitSeconds: z.number().min(0).max(QUEUE_WAIT_MAX_SECONDS).default(QUEUE_WAIT_MAX_SECONDS),
   max: z.number().int().min(1).max(10).default(1),
+  /** The proxy has just started and works on nothing: send at once what it had begun. */
+  restarted: z.boolean().default(false),
 });
 
 /** A job to do, or to go on with: the same job may be delivered many times. */

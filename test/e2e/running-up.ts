@@ -78,13 +78,15 @@ interface Ready {
 async function readyLine(child: ChildProcess): Promise<Ready> {
   for await (const line of createInterface({ input: child.stdout! })) {
     const message = JSON.parse(line);
+    if (message.type === 'error') throw new Error(`up ended: ${line}`);
     if (message.type === 'ready') {
       // Nobody reads on, but the pipe must not fill.
       child.stdout!.resume();
       return message;
     }
   }
-  throw new Error('up said nothing');
+  // It ended without a word: its exit code and its standard error say more than we could.
+  return new Promise<never>(() => {});
 }
 
 /** True as long as a process with this id exists. */
