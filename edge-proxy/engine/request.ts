@@ -19,6 +19,8 @@ export interface OpenVault {
 export interface EngineContext {
   readonly clock: Clock;
   readonly random: Random;
+  /** Who holds sessions opened here: host and process, for people and for finding out whether it lives. */
+  readonly holder: string;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   /** Folder of caches (index copies, page fingerprints) and journals; may be deleted at any time between jobs. */

@@ -33,9 +33,9 @@ export type ErrorCode =
 export interface ErrorDetails {
   readonly cause?: unknown;
   /** What to do about it: one imperative sentence. */
-  readonly remedy?: string;
+  readonly remedy?: string | undefined;
   /** What was tried before giving up, such as "3 attempts over 12 s". */
-  readonly tried?: string;
+  readonly tried?: string | undefined;
   /** True if the same act may succeed later without anybody changing anything. */
   readonly retryable?: boolean;
   /** Machine-readable facts: point, disk, offset, length, key … Never a secret. */
@@ -74,8 +74,8 @@ export function isHoldfastError(error: unknown, code?: ErrorCode): error is Hold
 export interface ErrorReport {
   readonly code: ErrorCode;
   readonly message: string;
-  readonly remedy?: string;
-  readonly tried?: string;
+  readonly remedy?: string | undefined;
+  readonly tried?: string | undefined;
   readonly retryable?: boolean;
   readonly data?: Readonly<Record<string, unknown>>;
 }

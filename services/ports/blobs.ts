@@ -7,6 +7,8 @@
  * Duties of every adapter: an object becomes visible whole or not at all; once a put has resolved
  * the object survives loss of power; reads after that see it; transient failures are retried within
  * a bound before `store-failed` (retryable) is thrown; `target-full` when there is no space.
+ * Keys are names joined by `/`, none empty or with a leading dot, together at most 1,024 bytes; no key continues
+ * another with a `/`, since a folder of files must be able to hold what a bucket does.
  */
 export interface Blobs {
   /**

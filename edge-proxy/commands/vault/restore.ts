@@ -1,0 +1,116 @@
+import { rename, rm, stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { CommandIo } from '#contract/command.ts';
+import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
+import { type Id, isId } from '#contract/ids.ts';
+import { formatBytes, formatRate, formatSeconds } from '#contract/quantity.ts';
+import { machineIdOf } from '#repository/machine-id.ts';
+import type { EngineContext, RestoreRequest, RestoreResult } from '../../engine/request.ts';
+import { runRestore } from '../../engine/restore.ts';
+import { parseNbdUri } from '../../nbd/address.ts';
+import { parseArguments } from '../arguments.ts';
+import { engineContext, openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
+import { printResult } from './output.ts';
+
+export const summary = 'Restore a disk of a point to a file, a device, an NBD export or standard output';
+export const usage = `Usage: holdfast vault restore --repo DIR --key-file F --machine NAME [--point ID|latest] [--disk-index N]
+                             --to FILE|-|nbd+unix://… [--rollback] [--limit RATE] [--json]
+
+Every chunk is checked before it is written. A file gets its name once it is whole; an interrupted restore
+goes on where it was. Needs the folder (or a copy of it) and the key file, nothing else.
+
+  --machine NAME          the machine, as it was named at backup
+  --point ID|latest       the point (default: latest)
+  --disk-index N          which of the machine's disks, from 0 (default: 0)
+  --to TARGET             a file (sparse, replaced if it exists), a block device, an NBD export, or - for standard output
+  --rollback              the target holds a version of this disk: read it, and write only what differs
+${VAULT_OPTIONS_HELP}`;
+
+const OPTIONS = {
+  ...VAULT_OPTIONS,
+  machine: { type: 'string' },
+  point: { type: 'string' },
+  'disk-index': { type: 'string' },
+  to: { type: 'string' },
+  rollback: { type: 'boolean' },
+  limit: { type: 'string' },
+} as const;
+
+export async function run(argv: string[], io: CommandIo): Promise<number> {
+  const { values } = parseArguments(
+    { command: 'vault restore', options: OPTIONS, required: ['repo', 'key-file', 'machine', 'to'] },
+    argv,
+  );
+  const to = values.to!;
+  const point = pointOf(values.point ?? 'latest');
+  const diskIndex = Number(values['disk-index'] ?? '0');
+  if (!Number.isInteger(diskIndex) || diskIndex < 0)
+    throw new HoldfastError('usage', `--disk-index ${values['disk-index']} is not a number from 0`);
+  if (to === '-' && values.rollback)
+    throw new HoldfastError('usage', 'Standard output cannot be rolled back', { remedy: 'Leave out --rollback' });
+  const vault = await openVault(values, 'read');
+  const { context, done } = engineContext(to === '-' ? { ...values, json: false } : values, io, values.machine!);
+  const request = {
+    vault,
+    machine: machineIdOf(vault.keys, values.machine!),
+    point,
+    diskIndex,
+    rollback: values.rollback ?? false,
+  };
+  let result: RestoreResult;
+  try {
+    result = await restoreTo(to, request, context, io);
+  } finally {
+    done();
+  }
+  const messages = to === '-' ? { ...io, stdout: io.stderr } : io;
+  printResult(messages, values.json, { machine: values.machine, to, ...result }, [describe(to, result)]);
+  return 0;
+}
+
+function pointOf(text: string): Id<'point'> | 'latest' {
+  if (text === 'latest' || isId('point', text)) return text;
+  throw new HoldfastError('usage', `"${text}" is not a point`, {
+    remedy: 'Give an id that `vault points` lists, or latest',
+  });
+}
+
+async function restoreTo(
+  to: string,
+  request: Omit<RestoreRequest, 'target'>,
+  context: EngineContext,
+  io: CommandIo,
+): Promise<RestoreResult> {
+  if (to === '-') return await runRestore({ ...request, target: { kind: 'stream', output: io.stdout } }, context);
+  if (/^nbds?(\+unix)?:/.test(to))
+    return await runRestore({ ...request, target: { kind: 'nbd', address: parseNbdUri(to) } }, context);
+  const path = resolve(to);
+  const held = await stat(path).catch(() => undefined);
+  if (held?.isDirectory())
+    throw new HoldfastError('target-failed', `${path} is a folder`, { remedy: 'Give the name of a file in it' });
+  if (held?.isBlockDevice() || request.rollback)
+    return await runRestore({ ...request, target: { kind: 'file', path } }, context);
+  // A disk image that carries its name is a whole one.
+  const partial = `${path}.partial`;
+  try {
+    const result = await runRestore({ ...request, target: { kind: 'file', path: partial } }, context);
+    await rename(partial, path);
+    return result;
+  } catch (error) {
+    // What was interrupted on purpose or cannot succeed leaves nothing; what crashed or ran out of store goes on later.
+    if (context.signal?.aborted || isHoldfastError(error, 'damaged') || isHoldfastError(error, 'missing'))
+      await rm(partial, { force: true });
+    throw error;
+  }
+}
+
+function describe(to: string, { point, sizeBytes, stats }: RestoreResult): string {
+  const done = [
+    `${formatBytes(stats.writtenBytes)} written`,
+    `${formatBytes(stats.zeroBytes)} zero`,
+    stats.unchangedBytes > 0 ? `${formatBytes(stats.unchangedBytes)} the same` : '',
+    stats.resumedBytes > 0 ? `${formatBytes(stats.resumedBytes)} from before` : '',
+    `${formatBytes(stats.fetchedBytes)} fetched`,
+  ];
+  return `${point} → ${to}: ${formatBytes(sizeBytes)} (${done.filter((text) => text !== '').join(', ')}) in ${formatSeconds(stats.seconds)}, ${formatRate(sizeBytes / Math.max(stats.seconds, 0.001))}; every chunk checked`;
+}
