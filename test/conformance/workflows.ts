@@ -123,6 +123,13 @@ export const TEST_MACHINES: Readonly<Record<string, Machine>> = {
     }),
     Refused: { Type: 'Pass', End: true },
   }),
+  twoTokens: machine({
+    First: task('ask.waitForTaskToken', {
+      Parameters: { input: { id: 'two-a' }, 'token.$': '$$.Task.Token' },
+      Next: 'Then',
+    }),
+    Then: task('ask.waitForTaskToken', { Parameters: { input: { id: 'two-b' }, 'token.$': '$$.Task.Token' } }),
+  }),
   timed: machine({
     Ask: task('ask.waitForTaskToken', {
       TimeoutSeconds: 100,
@@ -326,6 +333,17 @@ export function workflowsConformance(
       await assert.rejects(workflows.fail(token, 'E', 'c'), failsWith('not-found'));
       await assert.rejects(workflows.heartbeat(token), failsWith('not-found'));
       await assert.rejects(workflows.complete('unknown', {}), failsWith('not-found'));
+    });
+
+    it('gives each task a token of its own', async () => {
+      await workflows.start('twoTokens', 'two', {});
+      const first = await tokenFor('two-a');
+      await workflows.complete(first, {});
+      const second = await tokenFor('two-b');
+      assert.notEqual(first, second);
+      await assert.rejects(workflows.complete(first, { wrong: true }), failsWith('not-found'));
+      await workflows.complete(second, { right: true });
+      assert.deepEqual(await ended('two'), { status: 'succeeded', output: { right: true } });
     });
 
     it('completes a token once, however many try at the same time', async () => {
