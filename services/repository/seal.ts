@@ -67,7 +67,7 @@ export class Sealer {
   compress(content: Uint8Array, level: number): Uint8Array {
     const compressed = zstdCompressSync(content, {
       // The output buffer is taken whole at once: half of the content nearly always suffices.
-      chunkSize: Math.max(1024, content.length >>> 1),
+      chunkSize: content.length + 256,
       params: { [constants.ZSTD_c_compressionLevel]: level },
     });
     return compressed.length < content.length * 0.98 ? compressed : content;
