@@ -172,8 +172,8 @@ describe('an image source of raw files', () => {
     assert.deepEqual([image.format, image.sizeBytes, image.allocated], ['raw', MiB + 4096, undefined]);
     assert.ok((await readAll(image.locator, image.sizeBytes)).equals(content));
     const writer = await openDiskWriter({ kind: 'file', path: device }, { createSizeBytes: MiB });
-    writer.write(1, Buffer.from('changed'));
-    writer.zero(8192, 5000);
+    await writer.write(1, Buffer.from('changed'));
+    await writer.zero(8192, 5000);
     await writer.flush();
     await writer.close();
     const expected = Buffer.from(content);
