@@ -23,7 +23,7 @@ it('a file that shrinks while it is read is reported with both sizes, never read
   writeFileSync(at('shrinking'), Buffer.alloc(10_000, 1));
   const reader = openFileReader(at('shrinking'));
   truncateSync(at('shrinking'), 6000);
-  reader.read(0, new Uint8Array(6000));
+  await reader.read(0, new Uint8Array(6000));
   const range = { offset: 6000, length: 1000, sizeBytes: 10_000, nowBytes: 6000 };
   assert.throws(() => void reader.read(5000, new Uint8Array(2000)), failsWith('source-changed', range));
   await reader.close();
