@@ -25,7 +25,7 @@ const STDERR_MAX = 4000;
 
 /**
  * Exports an image read-only on a unix socket in a private folder. The program dies with this process even if that is
- * killed. Throws `needs-program`, `busy` (a running machine holds the image), `not-found`, `forbidden`, `unreadable`, `cancelled`.
+ * killed; call this on the main thread, since the death of a worker thread would end it as well. Throws `needs-program`, `busy` (a running machine holds the image), `not-found`, `forbidden`, `unreadable`, `cancelled`.
  */
 export async function serveImage(path: string, format: ImageFormat, signal?: AbortSignal): Promise<ImageServer> {
   await sweepOrphans();
