@@ -3,6 +3,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { type ErrorReport, HoldfastError, reportOf } from '#contract/errors.ts';
 import { ChunkNamer } from '#repository/chunk.ts';
+import { freeBuffer } from '#repository/free-buffer.ts';
 import { decodeKeys } from '#repository/keys.ts';
 import { Sealer } from '#repository/seal.ts';
 import type { DiskLocator } from '../sources/disk.ts';
@@ -124,6 +125,7 @@ async function main(data: RestoreWorkerData, port: NonNullable<typeof parentPort
         }
         meter.mark('open');
         await put(message, content, chunk.placements);
+        freeBuffer(content);
         meter.mark('write');
       }
       // Gives the fetched bytes back at once instead of at some later garbage collection.

@@ -1,4 +1,4 @@
-import { chmod, unlink } from 'node:fs/promises';
+import { chmod, lstat, unlink } from 'node:fs/promises';
 import {
   type AddressInfo,
   createConnection,
@@ -176,7 +176,9 @@ function listenOnce(server: Server, target: ListenOptions): Promise<void> {
   });
 }
 
-function isDead(path: string): Promise<boolean> {
+/** True for a socket on which nobody listens; a file that is no socket is not ours to remove. */
+async function isDead(path: string): Promise<boolean> {
+  if (!(await lstat(path)).isSocket()) return false;
   return new Promise((resolve) => {
     const probe = createConnection({ path });
     probe.once('connect', () => {

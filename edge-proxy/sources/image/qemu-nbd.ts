@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -60,10 +60,9 @@ export async function serveImage(path: string, format: ImageFormat, signal?: Abo
   try {
     if (child.pid !== undefined) await writeFile(join(folder, 'pid'), String(child.pid));
     const address = { socket, exportName: '' };
-    await Promise.race([
-      untilUp(address, child, signal),
-      ended.then((end) => Promise.reject(notStarted(path, end, said))),
-    ]);
+    const over = new AbortController();
+    void ended.then(() => over.abort());
+    if (!(await isUp(address, over.signal, signal))) throw notStarted(path, await ended, said);
     return { address, close };
   } catch (cause) {
     await close();
@@ -102,15 +101,17 @@ async function makeFolder(): Promise<string> {
   return mkdtemp(join(base, name)); // made with mode 0700
 }
 
-/** Resolves when the socket answers the handshake: a file that exists need not be listened on yet. */
-async function untilUp(address: NbdAddress, child: ChildProcess, signal?: AbortSignal): Promise<void> {
+/** True once the socket answers the handshake (a file that exists need not be listened on yet); false if the program ends. */
+async function isUp(address: NbdAddress, over: AbortSignal, signal: AbortSignal | undefined): Promise<boolean> {
   const limit = AbortSignal.timeout(START_LIMIT_MS);
-  for (let pauseMs = 2; child.exitCode === null; pauseMs = Math.min(pauseMs * 2, 50)) {
-    if (signal?.aborted) throw new HoldfastError('cancelled', 'Opening the image was cancelled');
+  const any = AbortSignal.any([over, limit, ...(signal ? [signal] : [])]);
+  for (let pauseMs = 2; !over.aborted; pauseMs = Math.min(pauseMs * 2, 50)) {
     try {
-      await listNbdExports(address, { signal: AbortSignal.any([limit, ...(signal ? [signal] : [])]) });
-      return;
+      await listNbdExports(address, { signal: any });
+      return true;
     } catch (cause) {
+      if (over.aborted) break;
+      if (signal?.aborted) throw new HoldfastError('cancelled', 'Opening the image was cancelled');
       if (limit.aborted) {
         throw new HoldfastError('timeout', `qemu-nbd did not serve the image within ${START_LIMIT_MS} ms`, {
           cause,
@@ -122,6 +123,7 @@ async function untilUp(address: NbdAddress, child: ChildProcess, signal?: AbortS
     }
     await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
+  return false;
 }
 
 function notStarted(path: string, end: Error | number | null, said: string): HoldfastError {
