@@ -169,7 +169,10 @@ test('an upload survives refusals, lost requests and lost answers, and says righ
   }
   site.relay.faults.splice(0, 1, strikes(1, isPut, 'lose-answer'));
   await site.blobs.putIfAbsent('packs/00/mine', [Buffer.from('first')]);
-  assert.equal(await site.blobs.putIfAbsent('packs/00/mine', [Buffer.from('other length')]), 'exists');
+  for (const fault of ['lose-request', 'lose-answer'] as const) {
+    site.relay.faults.splice(0, 1, strikes(1, isPut, fault));
+    assert.equal(await site.blobs.putIfAbsent('packs/00/mine', [Buffer.from('another length')]), 'exists', fault);
+  }
 });
 
 test('a download survives refusals and lost answers', async () => {

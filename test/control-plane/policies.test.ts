@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { freshIds } from '#app/context.ts';
 import { listJobs } from '#app/jobs.ts';
 import { addPolicy, removePolicy } from '#app/policies.ts';
+import { OPEN_RUNS } from '#app/runs.ts';
 import { stores } from '#app/stores.ts';
 import { tick } from '#app/sweep.ts';
 import type { Table } from '#ports/table.ts';
@@ -100,6 +101,7 @@ test('killed at any write between due and started, the next ticks complete the r
       ['waiting'],
     );
     assert.equal((await plane.services.workflows.describe(made[0]!.id))?.status, 'running');
+    assert.deepEqual((await plane.services.table.query(OPEN_RUNS)).items, [], 'nothing is left to complete');
     if (!wasKilled) return;
   }
   assert.fail('never ran to its end');

@@ -64,6 +64,22 @@ test('a later session of the job ends the earlier one, whose holder can no longe
   await state.commit(alive, await makeCommit(plane, machine, 'mail'));
 });
 
+test('a session with the wrong fencing token, or from before the collector’s bound, commits nothing', async () => {
+  await using plane = await startPlane({ startWorkflows: false });
+  const { machine, state } = await startBackup(plane);
+  const session = await state.openSession(machine, 'x');
+  const commit = await makeCommit(plane, machine, 'mail');
+  await assert.rejects(state.commit({ ...session, token: session.token - 1 }, commit), fails('fenced'));
+  const key = { partition: `${plane.tenant.id}#vault-state`, sort: plane.tenant.vault };
+  const bound = { epoch: 3, minCommitEpoch: 2, generation: { number: 0, segments: [] } };
+  await plane.services.table.put(key, bound);
+  await assert.rejects(state.commit(session, commit), fails('fenced'));
+  assert.deepEqual(await points(plane), []);
+  const later = await state.openSession(machine, 'x');
+  assert.equal(later.startEpoch, 3);
+  await state.commit(later, commit);
+});
+
 test('a job that has ended can no longer commit, and a machine is free for the next job', async () => {
   await using plane = await startPlane({ startWorkflows: false });
   const { machine, job, state } = await startBackup(plane);
