@@ -6,9 +6,9 @@ export const engine: Engine = {
     const { runBackup } = await import('../engine/backup.ts');
     return runBackup(request, context);
   },
-  async runRestore(request, context) {
-    const { runRestore } = await import('../engine/restore.ts' as string);
-    return runRestore(request, context);
+  async restoreToFile(request, target, context) {
+    const { restoreToFile } = await import('../engine/restore-image.ts');
+    return restoreToFile(request, target, context);
   },
   async openImage(path, signal) {
     const { openImage } = await import('../sources/image/image.ts');

@@ -14,6 +14,7 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from '../engine/request.ts';
+import type { FileTarget } from '../engine/restore-image.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { GrantBlobs } from './grant-blobs.ts';
 import type { HttpClient } from './http-client.ts';
@@ -27,7 +28,11 @@ export type OpenImage = Omit<BackupDisk, 'name'> & AsyncDisposable;
 /** The parts that do the work; tests hand in doubles. */
 export interface Engine {
   readonly runBackup: (request: BackupRequest, context: EngineContext) => Promise<BackupResult>;
-  readonly runRestore: (request: RestoreRequest, context: EngineContext) => Promise<RestoreResult>;
+  readonly restoreToFile: (
+    request: Omit<RestoreRequest, 'target'>,
+    target: FileTarget,
+    context: EngineContext,
+  ) => Promise<RestoreResult>;
   readonly openImage: (path: string, signal: AbortSignal) => Promise<OpenImage>;
 }
 
@@ -91,10 +96,7 @@ async function backUp(
 async function restore(deps: WorkDependencies, task: Task, vault: OpenVault, context: EngineContext): Promise<Outcome> {
   if (task.work.kind !== 'restore') throw new TypeError('not a restore');
   const { machine, point, diskIndex, target, rollback } = task.work;
-  const result = await deps.engine.runRestore(
-    { vault, machine, point, diskIndex, target: { kind: 'file', path: target.path }, rollback },
-    context,
-  );
+  const result = await deps.engine.restoreToFile({ vault, machine, point, diskIndex, rollback }, target, context);
   return {
     kind: 'restore',
     point: result.point,

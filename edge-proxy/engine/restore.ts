@@ -107,7 +107,8 @@ async function restoreToDisk(
     const left = windows.map((window, index) => ({ ...window, index })).filter(({ index }) => !journal.done.has(index));
     const resumedBytes = Math.min(image.sizeBytes, (windows.length - left.length) * WINDOW_BYTES);
     // The file of an interrupted restore was new when it began: what was not written yet is still zero.
-    const startsZero = writer.startsZero || (resume && !rollback && (await isRegularFile(locator)));
+    const startsZero =
+      writer.startsZero || request.freshTarget === true || (resume && !rollback && (await isRegularFile(locator)));
     const target: WorkerTarget = { kind: 'disk', locator, rollback, startsZero };
     const result = await inRun(
       { request, context, point, image, reading, target, phase: 'restoring', resumedBytes },

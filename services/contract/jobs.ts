@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { idSchema } from './ids.ts';
 import { errorReportSchema } from './problem.ts';
-import { pathSchema } from './sources.ts';
+import { restoreTarget } from './targets.ts';
 import { timeSchema } from './time.ts';
 
 const bytes = z.number().int().nonnegative();
@@ -63,7 +63,7 @@ export const jobWork = z.discriminatedUnion('kind', [
     machine: idSchema('machine'),
     point: idSchema('point'),
     diskIndex: z.number().int().nonnegative(),
-    target: z.object({ path: pathSchema }),
+    target: restoreTarget,
     rollback: z.boolean(),
   }),
 ]);

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { idSchema } from './ids.ts';
-import { pathSchema } from './sources.ts';
+import { restoreTarget } from './targets.ts';
 import { timeSchema } from './time.ts';
 
 /** A committed restore point. */
@@ -26,7 +26,7 @@ export const createRestore = z
     machine: idSchema('machine'),
     point: z.union([idSchema('point'), z.literal('latest')]).default('latest'),
     diskIndex: z.number().int().min(0).max(63).default(0),
-    target: z.object({ path: pathSchema }),
+    target: restoreTarget,
     /** Write only blocks that differ from what the target holds. */
     rollback: z.boolean().default(false),
     /** The proxy that writes; by default the one that backs the machine up. */

@@ -12,7 +12,7 @@ export interface Verb {
 /** Every verb of `holdfast`, in the order in which `--help` lists them. */
 export const VERBS: Readonly<Record<string, Verb>> = {
   up: { load: () => import('./up.ts') },
-  demo: { load: () => import('./demo.ts' as string) },
+  demo: { load: () => import('./demo.ts') },
   vault: { load: () => import('#edge/commands/vault.ts') },
   recover: {
     load: () => import('#edge/commands/vault.ts'),
