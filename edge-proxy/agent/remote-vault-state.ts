@@ -41,8 +41,9 @@ export class RemoteVaultState implements VaultState {
     await this.#plane.post(this.#of(session, 'commit'), body, empty, { signal: this.#signal });
   }
 
-  /** Tried briefly and also after a cancellation: a session that cannot be ended now ends with its job. */
+  /** Tried briefly, and not at all by a job that was interrupted: a session ends with its job at the latest. */
   async abandon(session: Session): Promise<void> {
+    if (this.#signal?.aborted) return;
     const patience = { firstWaitMs: 100, maxWaitMs: 1000, totalMs: 2000 };
     await this.#plane.post(this.#of(session, 'abandon'), refOf(session), empty, { patience });
   }

@@ -11,7 +11,8 @@ import { type RunningControlPlane, writeSecret } from './main.ts';
 const PROXY_MAIN = fileURLToPath(new URL('../../edge-proxy/main.ts', import.meta.url));
 const STOP_MS = 10_000;
 const RESTART_FIRST_MS = 250;
-const RESTART_MAX_MS = 15_000;
+const RESTART_MAX_MS = 10_000;
+const STARTED_MS = 2000;
 /** A log that has grown beyond this begins anew at the next start. */
 const LOG_MAX_BYTES = 16 * 1024 * 1024;
 const TOKEN_SECONDS = 3600;
@@ -54,10 +55,8 @@ export async function superviseProxy(options: ProxyProcessOptions): Promise<Prox
       const [code, signal] = await once(child, 'exit');
       if (stop.signal.aborted) return;
       // One that ran for a while did not die of its start: it comes back at once.
-      waitMs = clock.monotonicMs() - bornMs > 10_000 ? RESTART_FIRST_MS : Math.min(waitMs * 2, RESTART_MAX_MS);
-      options.log(
-        `The proxy ended (${signal ?? code}); starting it again in ${waitMs} ms. Its log: ${options.logFile}`,
-      );
+      waitMs = clock.monotonicMs() - bornMs > STARTED_MS ? RESTART_FIRST_MS : Math.min(waitMs * 2, RESTART_MAX_MS);
+      options.log(`The proxy ended (${signal ?? code}); starting it again. Its log: ${options.logFile}`);
       await clock.sleep(waitMs, stop.signal).catch(() => undefined);
     }
   })();
