@@ -100,13 +100,14 @@ export class SegmentBackup {
     const dirty = this.#dirtyPages(unit, parent);
     this.#meter.mark('hash');
     if (dirty.length === 0) return result({ kind: 'same' });
-    if (parent.kind === 'zero' || this.#deservesNewCut(unit, parent.facts, dirty.length)) {
+    const facts = parent.kind === 'leaf' ? parent.facts : null;
+    if (parent.kind === 'zero' || facts === null || this.#deservesNewCut(unit, facts, dirty.length)) {
       await this.#readAndHash(unit, (take) =>
         eachRange(plan.allocated, unit.segment * SEGMENT_PAGES, this.#endPage(unit), take),
       );
       return result(...this.#cutPresent(unit));
     }
-    return result(...this.#patch(unit, parent, dirty));
+    return result(...this.#patch(unit, { id: parent.id, facts }, dirty));
   }
 
   close(): void {
@@ -317,7 +318,7 @@ export class SegmentBackup {
   /** Stores the changed pages alone, one behind the other, and maps them over the parent. */
   #patch(
     unit: Unit,
-    parent: LeafEntry & { readonly kind: 'leaf' },
+    parent: { readonly id: Buffer; readonly facts: LeafFacts },
     dirty: readonly number[],
   ): [UnitOutcome, Uint8Array] {
     const fingerprints = recordSome(unit.segment, dirty, this.#hashes, this.#zero);
