@@ -1,4 +1,5 @@
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { HoldfastError } from '#contract/errors.ts';
 import { ZERO_PAGE_HASH } from '#repository/page.ts';
 import { FINGERPRINT_BYTES, HASH_BYTES, SEGMENT_PAGES } from '#repository/parameters.ts';
 
@@ -60,7 +61,10 @@ function putFingerprint(record: Buffer, at: number, page: number, hashes: Buffer
   else hashes.copy(record, at, page * HASH_BYTES, page * HASH_BYTES + FINGERPRINT_BYTES);
 }
 
-/** Lays the records of a log over a fingerprint file. Doing it twice does no harm. */
+/**
+ * Lays the records of a log over a fingerprint file and forces it to the disk. Doing it twice does no harm.
+ * Throws `damaged` if the log is not what was written.
+ */
 export function applyFingerprintLog(logPath: string, logBytes: number, path: string): void {
   const log = openSync(logPath, 'r');
   const file = openSync(path, 'a+');
@@ -69,20 +73,28 @@ export function applyFingerprintLog(logPath: string, logBytes: number, path: str
   const record = Buffer.alloc(RECORD_HEADER + SEGMENT_PAGES * (2 + FINGERPRINT_BYTES));
   try {
     for (let at = 0; at < logBytes; ) {
-      readSync(log, record, 0, RECORD_HEADER, at);
+      readExactly(log, record.subarray(0, RECORD_HEADER), at, logPath);
       const base = record.readUInt32LE(0) * SEGMENT_FINGERPRINT_BYTES;
       const count = record.readUInt16LE(4);
       const all = record.readUInt16LE(6) === ALL_PAGES;
       const body = count * (all ? FINGERPRINT_BYTES : 2 + FINGERPRINT_BYTES);
-      readSync(log, record, RECORD_HEADER, body, at + RECORD_HEADER);
+      const valid = count > 0 && count <= SEGMENT_PAGES && at + RECORD_HEADER + body <= logBytes;
+      if (!valid) throw new HoldfastError('damaged', `The fingerprint log ${logPath} is not readable at ${at}`);
+      readExactly(log, record.subarray(RECORD_HEADER, RECORD_HEADER + body), at + RECORD_HEADER, logPath);
       if (all) writeSync(target, record, RECORD_HEADER, body, base);
       else writeRuns(target, record, count, base);
       at += RECORD_HEADER + body;
     }
+    fsyncSync(target);
   } finally {
     closeSync(log);
     closeSync(target);
   }
+}
+
+function readExactly(descriptor: number, into: Buffer, position: number, path: string): void {
+  if (readSync(descriptor, into, 0, into.length, position) !== into.length)
+    throw new HoldfastError('damaged', `The fingerprint log ${path} ends early`);
 }
 
 /** Writes pages that follow each other at once. */
