@@ -314,7 +314,7 @@ export class BackupRun {
     await vault.blobs.putIfAbsent(key, [bytes], { signal: this.#stop.signal });
     this.#segments.push({ key, sizeBytes: bytes.length });
     const path = join(vaultFolder(context, vault), 'index', key.slice(key.lastIndexOf('/') + 1));
-    await writeIndexCopy(path, bytes);
+    await writeIndexCopy(path, bytes, context.random);
     return path;
   }
 

@@ -116,7 +116,8 @@ async function restoreToDisk(
         const flushes = new Flusher(writer, journal);
         await eachWindow(left, image, reading, async (plan, { index }) => {
           await run.window(plan, 0, 0);
-          flushes.add(index);
+          // Of a window that is all hole there is nothing to lose.
+          if (plan.fetches.length > 0 || !startsZero) flushes.add(index);
         });
         await run.finish();
         await flushes.settle();

@@ -10,6 +10,7 @@ import {
   PAGE_BYTES,
   SEGMENT_BYTES,
   SEGMENT_PAGES,
+  ZERO_RUN_MIN_PAGES,
 } from '#repository/parameters.ts';
 import { sha256Into } from '#repository/sha256.ts';
 import type { DiskReader } from '../sources/disk.ts';
@@ -208,13 +209,20 @@ export class SegmentBackup {
     }
   }
 
-  /** Makes pages that are in no range what they are: zeros, in the buffer too, for they may lie inside a chunk. */
+  /** Makes pages that are in no range what they are: zeros. */
   #fillZeros(unit: Unit, from: number, to: number): void {
     for (let page = from; page < to; page++) {
       if (this.#present[page] === IN_BUFFER) continue;
-      this.#data.fill(0, page * PAGE_BYTES, Math.min((page + 1) * PAGE_BYTES, unit.bytes));
-      this.#noteZero(unit, page);
-      this.#present[page] = IN_BUFFER;
+      const first = page;
+      while (page < to && this.#present[page] !== IN_BUFFER) page++;
+      this.#zero.fill(1, first, page);
+      this.#hashes.fill(ZERO_PAGE_HASH, first * HASH_BYTES, page * HASH_BYTES);
+      if (page === unit.pages) this.#noteZero(unit, page - 1); // may be a short page with a hash of its own
+      this.#present.fill(KNOWN_ZERO, first, page);
+      // A long run never lies inside a chunk: only short ones must be in the buffer too.
+      if (page - first >= ZERO_RUN_MIN_PAGES) continue;
+      this.#data.fill(0, first * PAGE_BYTES, Math.min(page * PAGE_BYTES, unit.bytes));
+      this.#present.fill(IN_BUFFER, first, page);
     }
   }
 

@@ -28,12 +28,7 @@ export async function openReading(
   generation: Generation,
   context: EngineContext,
 ): Promise<VaultReading> {
-  const copies = await syncIndexCopies(
-    join(vaultFolder(context, vault), 'index'),
-    generation,
-    vault.blobs,
-    context.signal,
-  );
+  const copies = await syncIndexCopies(join(vaultFolder(context, vault), 'index'), generation, vault.blobs, context);
   const known = new KnownChunks(copies);
   const sealer = new Sealer(vault.keys, context.random);
   const reader = new PackReader(vault.blobs, sealer, new ChunkNamer(vault.keys.idKey), (id) => known.locations(id));

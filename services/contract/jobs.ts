@@ -26,7 +26,7 @@ export const backupOutcome = z.object({
   point: idSchema('point'),
   pointKind: z.enum(['full', 'incremental']).optional(),
   disks: z.array(z.object({ name: z.string(), sizeBytes: bytes, kind: z.string(), why: z.string() })).max(64),
-  stats: z.record(z.string(), z.json()),
+  stats: z.record(z.string(), z.unknown()),
 });
 
 /** What a restore came to. */
@@ -35,7 +35,7 @@ export const restoreOutcome = z.object({
   point: idSchema('point'),
   diskIndex: z.number().int().nonnegative(),
   sizeBytes: bytes,
-  stats: z.record(z.string(), z.json()),
+  stats: z.record(z.string(), z.unknown()),
 });
 
 export const outcomeSchema = z.discriminatedUnion('kind', [backupOutcome, restoreOutcome]);

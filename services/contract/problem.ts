@@ -73,7 +73,7 @@ export const errorReportSchema = z
     remedy: z.string().max(1000).optional(),
     tried: z.string().max(1000).optional(),
     retryable: z.boolean().optional(),
-    data: z.record(z.string(), z.json()).optional(),
+    data: z.record(z.string(), z.unknown()).optional(),
   })
   .meta({ id: 'ErrorReport' });
 export type WireErrorReport = z.infer<typeof errorReportSchema>;

@@ -202,7 +202,7 @@ describe('killed at any moment', { timeout: 240_000 }, () => {
     test(`the proxy, ${delayMs} ms into a backup: the job still ends once, well, and restores`, async () => {
       await using folder = await temporaryFolder();
       const disk = join(folder.path, 'disk.img');
-      const expected = await makeDisk(disk, `proxy ${round}`, 96 * MIB);
+      const expected = await makeDisk(disk, `proxy ${round}`, 48 * MIB);
       await using up = await startUp(join(folder.path, 'data'));
       const machine = await addMachine(up, disk);
       const job = (await up.client.runNow([machine])).jobs[0]!.id;
@@ -217,7 +217,7 @@ describe('killed at any moment', { timeout: 240_000 }, () => {
       await using folder = await temporaryFolder();
       const data = join(folder.path, 'data');
       const disk = join(folder.path, 'disk.img');
-      const expected = await makeDisk(disk, `plane ${round}`, 96 * MIB);
+      const expected = await makeDisk(disk, `plane ${round}`, 48 * MIB);
       await using first = await startUp(data);
       const machine = await addMachine(first, disk);
       const job = (await first.client.runNow([machine])).jobs[0]!.id;
@@ -229,6 +229,23 @@ describe('killed at any moment', { timeout: 240_000 }, () => {
       await expectOneGoodEnd(second, machine, job, expected, join(folder.path, 'restored.img'));
     });
   }
+
+  test('the proxy in the middle of a restore: it goes on and the disk is right', async () => {
+    await using folder = await temporaryFolder();
+    const disk = join(folder.path, 'disk.img');
+    const target = join(folder.path, 'restored.img');
+    const expected = await makeDisk(disk, 'restore', 96 * MIB);
+    await using up = await startUp(join(folder.path, 'data'));
+    const machine = await addMachine(up, disk);
+    const backup = await up.client.waitForJob((await up.client.runNow([machine])).jobs[0]!.id);
+    assert.equal(backup.state.status, 'succeeded');
+    const restore = await up.client.restore({ machine, target: { path: target } });
+    await pause(400);
+    process.kill(await up.proxyPid(), 'SIGKILL');
+    const ended = await up.client.waitForJob(restore.id);
+    assert.equal(ended.state.status, 'succeeded', JSON.stringify(ended.state));
+    assert.equal(await hashOf(target), expected);
+  });
 });
 
 async function expectOneGoodEnd(

@@ -8,8 +8,7 @@ import { fileURLToPath } from 'node:url';
 import type { Id } from '#contract/ids.ts';
 import { type ApiClient, connectClient } from '#local/client.ts';
 
-const CLI = fileURLToPath(new URL('../../services/local/cli.ts', import.meta.url));
-const NODE = ['--disable-warning=ExperimentalWarning'];
+const LAUNCHER = fileURLToPath(new URL('../../holdfast', import.meta.url));
 const READY_MS = 20_000;
 
 /** `holdfast up` as its users run it: a process of its own. */
@@ -35,7 +34,7 @@ export async function temporaryFolder(): Promise<AsyncDisposable & { readonly pa
 
 /** Starts `holdfast up` on the folder and waits until its proxy is there. */
 export async function startUp(folder: string, port = 0): Promise<RunningUp> {
-  const child = spawn(process.execPath, [...NODE, CLI, 'up', '--data', folder, '--port', String(port), '--json'], {
+  const child = spawn(LAUNCHER, ['up', '--data', folder, '--port', String(port), '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let errors = '';

@@ -25,7 +25,8 @@ const STDERR_MAX = 4000;
 
 /**
  * Exports an image on a unix socket in a private folder, read-only unless it is to be written. The program dies with
- * this process even if that is killed. Throws `needs-program`, `busy` (a running machine holds the image), `not-found`, `forbidden`, `unreadable`, `cancelled`.
+ * this process even if that is killed; call this on the main thread, since the death of a worker thread would end it as
+ * well. Throws `needs-program`, `busy` (a running machine holds the image), `not-found`, `forbidden`, `unreadable`, `cancelled`.
  */
 export async function serveImage(
   path: string,

@@ -7,7 +7,7 @@ import { superviseProxy } from '../proxy-process.ts';
 
 export const summary = 'Run the control plane and one edge proxy on this machine';
 
-export const usage = `holdfast up [--data DIR] [--port N] [--json]
+export const usage = `Usage: holdfast up [--data DIR] [--port N] [--json]
 
 Starts the API, the scheduler, the workflows and one edge proxy (a process of its own that talks to
 the API only), and runs until Ctrl-C. Whatever was under way when it last stopped goes on.
