@@ -57,7 +57,7 @@ export async function planDisk(
       mode: 'changes',
       changed,
       parent: parentTable.memory,
-      ...(known && { fingerprintsPath: known.fingerprintsPath }),
+      ...(known && { fingerprints: { path: known.fingerprintsPath, sums: known.sums } }),
     };
     const toReadBytes = countPages(intersect(changed, allocated, shared)) * PAGE_BYTES;
     return {
@@ -79,7 +79,7 @@ export async function planDisk(
       mode: 'compare',
       changed: none,
       parent: known.table.memory,
-      fingerprintsPath: known.fingerprintsPath,
+      fingerprints: { path: known.fingerprintsPath, sums: known.sums },
     };
     const table = copyOf(known.table);
     const touched = new Set(segments);

@@ -32,7 +32,7 @@ interface OpenDisk {
   readonly plan: DiskPlan;
   readonly reader: DiskReader;
   readonly table: LeafTable | undefined;
-  readonly fingerprints: number | undefined;
+  readonly fingerprints: { readonly descriptor: number; readonly sums: Buffer } | undefined;
 }
 
 /**
@@ -61,7 +61,10 @@ export class SegmentBackup {
       plan,
       reader,
       table: plan.parent && new LeafTable(plan.parent),
-      fingerprints: plan.fingerprintsPath === undefined ? undefined : openSync(plan.fingerprintsPath, 'r'),
+      fingerprints: plan.fingerprints && {
+        descriptor: openSync(plan.fingerprints.path, 'r'),
+        sums: Buffer.from(plan.fingerprints.sums),
+      },
     }));
     this.#cutter = cutter;
     this.#writer = writer;
@@ -111,7 +114,7 @@ export class SegmentBackup {
   }
 
   close(): void {
-    for (const { fingerprints } of this.#disks) if (fingerprints !== undefined) closeSync(fingerprints);
+    for (const { fingerprints } of this.#disks) if (fingerprints) closeSync(fingerprints.descriptor);
   }
 
   #endPage(unit: Unit): number {
@@ -297,8 +300,10 @@ export class SegmentBackup {
     const all = unit.disk.plan.mode === 'compare';
     if (all) this.#fillZeros(unit, 0, unit.pages);
     const stored = unit.disk.fingerprints;
-    const known = parent.kind === 'leaf' && stored !== undefined;
-    if (known) readFingerprints(stored, unit.segment, this.#fingerprints);
+    const known =
+      parent.kind === 'leaf' &&
+      stored !== undefined &&
+      readFingerprints(stored.descriptor, stored.sums, unit.segment, this.#fingerprints);
     for (let page = 0; page < unit.pages; page++) {
       if (this.#present[page] === 0) continue;
       const same =

@@ -22,7 +22,7 @@ export interface DiskPlan {
   /** The parent's {@link LeafTable}, or absent. */
   readonly parent?: SharedArrayBuffer;
   /** The parent's page fingerprints, where the proxy holds them. */
-  readonly fingerprintsPath?: string;
+  readonly fingerprints?: { readonly path: string; readonly sums: SharedArrayBuffer };
 }
 
 /** What became of a segment. Plain data: crosses threads. */
