@@ -24,7 +24,7 @@ export type JobRecord = z.infer<typeof jobRecord>;
 const proxyRecord = proxySchema.omit({ online: true });
 export type ProxyRecord = z.infer<typeof proxyRecord>;
 
-/** Every kind of record; see docs/decisions for the keys. */
+/** Every kind of record; see docs/decisions/0008 for the keys. */
 export function stores(table: Table) {
   return {
     proxies: records(table, 'proxies', 'proxy', proxyRecord),

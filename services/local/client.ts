@@ -5,7 +5,7 @@ import { type Job, jobSchema, type Run, runSchema } from '#contract/jobs.ts';
 import { pageSchema } from '#contract/page.ts';
 import { type createRestore, type Point, pointSchema } from '#contract/points.ts';
 import { type createPolicy, type Policy, policySchema } from '#contract/policies.ts';
-import { errorOfProblem, problemSchema } from '#contract/problem.ts';
+import { errorOfProblem, PROBLEM_TYPE, problemSchema } from '#contract/problem.ts';
 import { type EdgeProxy, proxySchema } from '#contract/proxies.ts';
 import {
   type createMachine,
@@ -90,6 +90,10 @@ export function connectClient(url: string, apiKey: string): ApiClient {
   };
 }
 
+function isProblem(response: Response): boolean {
+  return response.headers.get('content-type')?.startsWith(PROBLEM_TYPE) ?? false;
+}
+
 async function request<S extends z.ZodType>(
   url: string,
   apiKey: string,
@@ -103,7 +107,8 @@ async function request<S extends z.ZodType>(
   const idempotencyKey = Buffer.from(systemRandom.bytes(16)).toString('hex');
   const untilMs = systemClock.monotonicMs() + OUTAGE_MS;
   for (;;) {
-    let response: Response;
+    let response: Response | undefined;
+    let cause: unknown;
     try {
       response = await fetch(url + path, {
         method,
@@ -114,8 +119,12 @@ async function request<S extends z.ZodType>(
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
         signal: signal ?? null,
       });
-    } catch (cause) {
+    } catch (error) {
       signal?.throwIfAborted();
+      cause = error;
+    }
+    // 503: it is there, but not ready to serve yet.
+    if (response === undefined || (response.status === 503 && !isProblem(response))) {
       if (systemClock.monotonicMs() < untilMs) {
         await systemClock.sleep(200, signal);
         continue;

@@ -47,7 +47,8 @@ export async function killCampaign(
     await new Promise((resolve) => setTimeout(resolve, random.below(withinMs)));
     if (!('endedAt' in (await up.client.getJob(job)).state)) struck++;
     if (victim === 'proxy') {
-      process.kill(await up.proxyPid(), 'SIGKILL');
+      // The one killed before may not be back yet.
+      await eventually('a proxy to kill', async () => kill(await up.proxyPid()));
     } else {
       const orphan = await up.proxyPid();
       await up.stop('SIGKILL');
@@ -89,6 +90,14 @@ export async function killCampaign(
     await up.stop();
   }
   return { kills: rounds * 2, struck, worstExcessBytes, seconds: (performance.now() - startMs) / 1000 };
+}
+
+function kill(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL');
+  } catch {
+    return false;
+  }
 }
 
 async function expectNothingLeft(up: RunningUp): Promise<void> {
