@@ -111,7 +111,7 @@ describe('the rules', () => {
       setInterval(() => process.exit(1), performance.now());
       setTimeout(f, 1);`;
     const uses = await globalUses(source, BANNED_GLOBALS);
-    const banned = uses.map(({ global, text }) => (bannedUse('edge-proxy/nbd/client.ts', global, text) ? global : ''));
+    const banned = uses.map(({ global, text }) => (bannedUse('edge-proxy/engine/plan.ts', global, text) ? global : ''));
     assert.deepEqual(banned.filter((global) => global !== '').sort(), [
       'Date',
       'Date',

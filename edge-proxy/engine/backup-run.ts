@@ -28,14 +28,14 @@ import { UPLOADS_AT_ONCE, Uploader } from './uploader.ts';
 import { type VaultReading, vaultFolder } from './vault-reading.ts';
 import { Crew } from './worker-threads.ts';
 
-const PACK_BYTES = 32 * 1024 * 1024;
+const PACK_BYTES = 24 * 1024 * 1024;
 /** All packs in memory together; with many workers each pack is smaller. */
-const PACKS_TOTAL_BYTES = 160 * 1024 * 1024;
+const PACKS_TOTAL_BYTES = 128 * 1024 * 1024;
 const PACK_MIN_BYTES = 2 * 1024 * 1024;
 /** With a bandwidth limit a pack takes about this long, so that the average holds over any minute. */
 const PACK_SECONDS = 4;
-/** Chunks a session may claim before its index so far is written out: 40 MiB of table. */
-const CLAIM_SLOTS = 2 ** 21;
+/** Chunks a session may claim before its index so far is written out: 20 MiB of table. */
+const CLAIM_SLOTS = 2 ** 20;
 const RENEW_MS = 60_000;
 const HEADS_AT_ONCE = 16;
 
@@ -314,7 +314,7 @@ export class BackupRun {
     await vault.blobs.putIfAbsent(key, [bytes], { signal: this.#stop.signal });
     this.#segments.push({ key, sizeBytes: bytes.length });
     const path = join(vaultFolder(context, vault), 'index', key.slice(key.lastIndexOf('/') + 1));
-    await writeIndexCopy(path, bytes);
+    await writeIndexCopy(path, bytes, context.random);
     return path;
   }
 

@@ -1,6 +1,7 @@
 import { HoldfastError } from '#contract/errors.ts';
 import type { Random } from '#ports/random.ts';
 import type { ChunkNamer } from '#repository/chunk.ts';
+import { freeBuffer } from '#repository/free-buffer.ts';
 import { PAGE_BYTES } from '#repository/parameters.ts';
 import { SEAL_OVERHEAD_BYTES, type Sealer } from '#repository/seal.ts';
 import type { ChunkClaims } from './claims.ts';
@@ -61,6 +62,7 @@ export class ChunkWriter {
       this.#check(id, room, data);
       meter.mark('check');
     }
+    if (stored !== data) freeBuffer(stored);
     packer.add(length);
     meter.mark('seal');
   }
@@ -69,7 +71,9 @@ export class ChunkWriter {
   #check(id: Buffer, sealed: Buffer, data: Buffer): void {
     const { namer, sealer } = this.#parts;
     const { content } = sealer.open(sealed);
-    if (content.equals(data) && namer.matches('data', content, id)) return;
+    const same = content.equals(data) && namer.matches('data', content, id);
+    freeBuffer(content);
+    if (same) return;
     throw new HoldfastError(
       'damaged',
       `A chunk of ${data.length / PAGE_BYTES} pages did not come back as it was sealed`,

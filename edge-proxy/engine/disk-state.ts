@@ -1,37 +1,45 @@
+import { createHash } from 'node:crypto';
 import { createWriteStream, existsSync, type WriteStream } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { z } from 'zod';
-import { HoldfastError } from '#contract/errors.ts';
-import { applyFingerprintLog } from './fingerprints.ts';
+import { segmentsOf } from '#repository/image.ts';
+import { sha256 } from '#repository/sha256.ts';
+import { writeFailure } from '../sources/file-errors.ts';
+import { applyFingerprintLog, SUM_BYTES } from './fingerprints.ts';
 import { LeafTable } from './unit.ts';
 
-const stateFile = z.object({
-  root: z.string().nullable(),
-  sizeBytes: z.number(),
+const hexSum = z.string().length(64);
+const imageFields = { root: z.string().nullable(), sizeBytes: z.number(), tableSha256: hexSum };
+const stateFile = z.object({ ...imageFields, sumsSha256: hexSum });
+const nextFile = z.object({
+  ...imageFields,
   logBytes: z.number(),
-  fresh: z.boolean(),
+  logSha256: hexSum,
+  /** The sums that the log is laid over; `null`: nothing is known that could be kept. */
+  baseSha256: hexSum.nullable(),
 });
 type StateFile = z.infer<typeof stateFile>;
+type NextFile = z.infer<typeof nextFile>;
 
 /**
  * What the proxy remembers of a disk between backups: the leaf table of its last image and a
  * fingerprint of each page. A cache: it names the image it belongs to, and where that is not the
- * parent's, or anything is missing, it is not used.
+ * parent's, or anything is missing or not what was written, it is not used: a wrong leaf id or an old
+ * fingerprint would become a wrong backup.
  *
- * Files: `state.json`, `table`, `fingerprints`, and of an unfinished backup `next.json`,
+ * Files: `state.json` (with the SHA-256 of the next two), `table`, `sums` (of each segment's fingerprints, checked
+ * when they are read), `fingerprints`, and of an unfinished backup `next.json`,
  * `next.table`, `next.log`. `next.json` is written before the point is committed and names the image
  * that the point will have: after a crash, whoever finds that image committed finishes the step.
- *
- * A fingerprint that is older than its image would hide a change from the next backup for ever. So each
- * step is on the disk before the next begins, lest a loss of power reorder them.
  */
 export class DiskState {
   readonly #folder: string;
   #log: WriteStream | undefined;
   #logBytes = 0;
-  #fresh = true;
-  #logFailed = false;
+  readonly #logHash = createHash('sha256');
+  #logFailure: unknown;
+  #baseSha256: string | null = null;
 
   private constructor(folder: string) {
     this.#folder = folder;
@@ -48,89 +56,90 @@ export class DiskState {
   ): Promise<{ readonly state: DiskState; readonly known?: KnownDisk }> {
     await mkdir(folder, { recursive: true });
     const state = new DiskState(folder);
-    const is = (file: StateFile | undefined) =>
+    const is = (file: StateFile | NextFile | undefined) =>
       file !== undefined && root !== undefined && file.root === root && file.sizeBytes === sizeBytes;
-    const next = await state.#read('next.json');
-    if (next && is(next)) await state.#applyOrForget(next);
+    const next = await state.#read('next.json', nextFile);
+    // What cannot be finished is not known, and fails no backup.
+    if (next && is(next)) await state.#apply(next).catch(() => undefined);
     await Promise.all(['next.json', 'next.table', 'next.log'].map((name) => rm(join(folder, name), { force: true })));
-    if (!is(await state.#read('state.json'))) return { state };
-    const table = await readFile(join(folder, 'table')).catch(() => undefined);
+    const held = await state.#read('state.json', stateFile);
+    if (!held || !is(held)) return { state };
+    const table = await readChecked(join(folder, 'table'), held.tableSha256);
+    const sums = await readChecked(join(folder, 'sums'), held.sumsSha256);
     const fingerprintsPath = join(folder, 'fingerprints');
-    if (table === undefined || !existsSync(fingerprintsPath)) return { state };
-    const memory = new SharedArrayBuffer(table.length);
-    Buffer.from(memory).set(table);
-    state.#fresh = false;
-    return { state, known: { table: new LeafTable(memory), fingerprintsPath } };
+    if (table === undefined || sums === undefined || !existsSync(fingerprintsPath)) return { state };
+    state.#baseSha256 = held.sumsSha256;
+    return { state, known: { table: new LeafTable(shared(table)), fingerprintsPath, sums: shared(sums) } };
   }
 
   /** Appends a record of new fingerprints. */
   log(record: Uint8Array): void {
-    this.#log ??= createWriteStream(join(this.#folder, 'next.log'), { mode: 0o600 }).on('error', () => {
-      this.#logFailed = true;
+    this.#log ??= createWriteStream(join(this.#folder, 'next.log'), { mode: 0o600 }).on('error', (error) => {
+      this.#logFailure ??= error; // comes out of prepare()
     });
     this.#log.write(record);
+    this.#logHash.update(record);
     this.#logBytes += record.length;
   }
 
-  /**
-   * Makes everything ready for the image that is about to be committed. A full disk under the cache fails no
-   * backup: what is known then stays the old image's, and the next backup reads everything.
-   */
+  /** Makes everything ready for the image that is about to be committed. Throws `target-full` if the cache's disk is. */
   async prepare(root: string | null, sizeBytes: number, table: LeafTable): Promise<void> {
-    try {
-      await this.#prepare(root, sizeBytes, table);
-    } catch {
-      await rm(join(this.#folder, 'next.json'), { force: true });
-    }
-  }
-
-  async #prepare(root: string | null, sizeBytes: number, table: LeafTable): Promise<void> {
+    const at = (name: string) => join(this.#folder, name);
     const log = this.#log;
-    if (log) await new Promise((ended) => log.once('error', ended).end(ended));
-    else await writeFile(join(this.#folder, 'next.log'), '');
-    if (this.#logFailed) throw new HoldfastError('target-failed', 'The fingerprint log could not be written');
-    await syncPath(join(this.#folder, 'next.log'));
-    await writeFile(join(this.#folder, 'next.table'), table.bytes, { mode: 0o600, flush: true });
-    await writeJson(join(this.#folder, 'next.json'), { root, sizeBytes, logBytes: this.#logBytes, fresh: this.#fresh });
+    try {
+      if (this.#logFailure) throw this.#logFailure;
+      // A failure comes to the callback before it comes as an event.
+      if (log)
+        await new Promise<void>((done, fail) => log.end((error?: Error | null) => (error ? fail(error) : done())));
+      else await writeFile(at('next.log'), '');
+      await writeFile(at('next.table'), table.bytes, { mode: 0o600 });
+      await writeJson(at('next.json'), {
+        root,
+        sizeBytes,
+        tableSha256: sha256(table.bytes).toString('hex'),
+        logBytes: this.#logBytes,
+        logSha256: this.#logHash.digest('hex'),
+        baseSha256: this.#baseSha256,
+      } satisfies NextFile);
+    } catch (cause) {
+      throw writeFailure(this.#folder, cause);
+    }
   }
 
   /** The point is committed: what was prepared is now what is known. */
   async finish(): Promise<void> {
-    const next = await this.#read('next.json');
-    if (next) await this.#applyOrForget(next);
+    const next = await this.#read('next.json', nextFile);
+    // The point stands whatever becomes of a cache: without it the next backup reads everything.
+    if (next) await this.#apply(next).catch(() => undefined);
   }
 
   close(): void {
     this.#log?.destroy();
   }
 
-  /** What cannot be finished is not known: the next backup reads everything. */
-  async #applyOrForget(next: StateFile): Promise<void> {
-    try {
-      await this.#apply(next);
-    } catch {
-      for (const name of ['state.json', 'next.json']) await rm(join(this.#folder, name), { force: true });
-    }
-  }
-
-  async #apply(next: StateFile): Promise<void> {
+  async #apply(next: NextFile): Promise<void> {
     const at = (name: string) => join(this.#folder, name);
-    // From here the fingerprints are neither the old image's nor the new one's until all is done.
+    // From here the fingerprints are neither the old image's nor the new one's until all is done. The sums tell
+    // for each segment which it is, should a crash come in between.
     await rm(at('state.json'), { force: true });
-    await syncPath(this.#folder);
-    if (next.fresh) await rm(at('fingerprints'), { force: true });
-    applyFingerprintLog(at('next.log'), next.logBytes, at('fingerprints'));
+    if (next.baseSha256 === null) await rm(at('fingerprints'), { force: true });
+    const sums = Buffer.alloc(segmentsOf(next.sizeBytes) * SUM_BYTES);
+    if (next.baseSha256 !== null) (await readChecked(at('sums'), next.baseSha256))?.copy(sums);
+    const log = { path: at('next.log'), bytes: next.logBytes, sha256: next.logSha256 };
+    if (!applyFingerprintLog(log, at('fingerprints'), sums)) return;
     // After a crash the table may have been moved already.
     if (existsSync(at('next.table'))) await rename(at('next.table'), at('table'));
-    await syncPath(this.#folder);
-    await writeJson(at('state.json'), next);
+    await writeFile(at('sums'), sums, { mode: 0o600 });
+    const { root, sizeBytes, tableSha256 } = next;
+    const sumsSha256 = sha256(sums).toString('hex');
+    await writeJson(at('state.json'), { root, sizeBytes, tableSha256, sumsSha256 } satisfies StateFile);
     await rm(at('next.json'), { force: true });
     await rm(at('next.log'), { force: true });
   }
 
-  async #read(name: string): Promise<StateFile | undefined> {
+  async #read<T>(name: string, schema: z.ZodType<T>): Promise<T | undefined> {
     try {
-      return stateFile.parse(JSON.parse(await readFile(join(this.#folder, name), 'utf8')));
+      return schema.parse(JSON.parse(await readFile(join(this.#folder, name), 'utf8')));
     } catch {
       return undefined; // absent or torn: a cache that is not there
     }
@@ -141,20 +150,23 @@ export class DiskState {
 export interface KnownDisk {
   readonly table: LeafTable;
   readonly fingerprintsPath: string;
+  /** Of each segment's fingerprints, for `readFingerprints`. */
+  readonly sums: SharedArrayBuffer;
 }
 
-async function writeJson(path: string, value: StateFile): Promise<void> {
+/** A file's bytes if they are what was written. */
+async function readChecked(path: string, expected: string): Promise<Buffer | undefined> {
+  const bytes = await readFile(path).catch(() => undefined);
+  return bytes && sha256(bytes).toString('hex') === expected ? bytes : undefined;
+}
+
+function shared(bytes: Buffer): SharedArrayBuffer {
+  const memory = new SharedArrayBuffer(bytes.length);
+  Buffer.from(memory).set(bytes);
+  return memory;
+}
+
+async function writeJson(path: string, value: object): Promise<void> {
   await writeFile(`${path}.tmp`, JSON.stringify(value), { mode: 0o600, flush: true });
   await rename(`${path}.tmp`, path);
-  await syncPath(dirname(path));
-}
-
-/** Forces a file's content, or a folder's names, to the disk. */
-async function syncPath(path: string): Promise<void> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

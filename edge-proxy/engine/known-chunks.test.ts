@@ -6,6 +6,7 @@ import { after, describe, it } from 'node:test';
 import { isHoldfastError } from '#contract/errors.ts';
 import { encodeIndexSegment, IndexEntries } from '#repository/index-segment.ts';
 import { sha256 } from '#repository/sha256.ts';
+import { SeededRandom } from '#test/random.ts';
 import { openIndexCopy, writeIndexCopy } from './index-copies.ts';
 import { type IndexCopy, KnownChunks } from './known-chunks.ts';
 
@@ -17,7 +18,7 @@ async function copy(name: string, pack: number, from: number, to: number): Promi
   const entries = new IndexEntries();
   entries.addPack({ id: Buffer.alloc(16, pack), sizeBytes: 100, footerOffset: 50 });
   for (let i = from; i < to; i++) entries.add(idOf(i), 0, i - from);
-  await writeIndexCopy(join(folder, name), encodeIndexSegment(entries));
+  await writeIndexCopy(join(folder, name), encodeIndexSegment(entries), new SeededRandom(pack));
   return await openIndexCopy(join(folder, name));
 }
 

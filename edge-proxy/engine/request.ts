@@ -100,6 +100,8 @@ export interface RestoreRequest {
   readonly diskIndex: number;
   /** A raw file or block device, an NBD export, or `-`: the bytes in order to `output`. */
   readonly target: DiskLocator | { readonly kind: 'stream'; readonly output: NodeJS.WritableStream };
+  /** The target is new and reads as zeros: zero ranges need no write. A raw file that is made here always is. */
+  readonly freshTarget?: boolean;
   /** Write only blocks that differ from what the target holds. */
   readonly rollback?: boolean;
 }

@@ -7,7 +7,7 @@ import type { PackReader } from '#repository/pack-reader.ts';
 import { PAGE_BYTES, SEGMENT_BYTES } from '#repository/parameters.ts';
 
 /** Stored bytes fetched at once: large enough that a store's latency hardly counts, small enough to keep several in memory. */
-const FETCH_MAX_BYTES = 8 * 1024 * 1024;
+const FETCH_MAX_BYTES = 4 * 1024 * 1024;
 /** Bytes that are fetched in vain rather than asking twice. */
 const GAP_MAX_BYTES = 256 * 1024;
 

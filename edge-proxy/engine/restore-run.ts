@@ -10,7 +10,7 @@ import { Crew } from './worker-threads.ts';
 
 const WORKERS_MAX = 8;
 /** Fetched bytes on their way or waiting for a worker: how far a restore reads ahead. */
-const AHEAD_BYTES = 64 * 1024 * 1024;
+const AHEAD_BYTES = 48 * 1024 * 1024;
 
 type Task<T> = T extends { readonly task: number } ? Omit<T, 'task'> : never;
 

@@ -16,10 +16,12 @@ export interface Sink {
 /** Writes to a disk; zeros only where the disk does not read as zeros already. */
 export class DiskSink implements Sink {
   readonly #disk: DiskWriter;
+  readonly #startsZero: boolean;
   readonly #meter: Meter;
 
-  constructor(disk: DiskWriter, meter: Meter) {
+  constructor(disk: DiskWriter, startsZero: boolean, meter: Meter) {
     this.#disk = disk;
+    this.#startsZero = startsZero;
     this.#meter = meter;
   }
 
@@ -30,7 +32,7 @@ export class DiskSink implements Sink {
 
   zero(_window: number, _inWindow: number, onDisk: number, length: number): void | Promise<void> {
     this.#meter.count('zero', length);
-    if (!this.#disk.startsZero) return this.#disk.zero(onDisk, length);
+    if (!this.#startsZero) return this.#disk.zero(onDisk, length);
   }
 
   close(): Promise<void> {

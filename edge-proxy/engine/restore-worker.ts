@@ -3,6 +3,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { type ErrorReport, HoldfastError, reportOf } from '#contract/errors.ts';
 import { ChunkNamer } from '#repository/chunk.ts';
+import { freeBuffer } from '#repository/free-buffer.ts';
 import { decodeKeys } from '#repository/keys.ts';
 import { Sealer } from '#repository/seal.ts';
 import type { DiskLocator } from '../sources/disk.ts';
@@ -19,8 +20,8 @@ export interface RestoreWorkerData {
 }
 
 export type WorkerTarget =
-  /** `rollback`: write only what differs. */
-  | { readonly kind: 'disk'; readonly locator: DiskLocator; readonly rollback: boolean }
+  /** `rollback`: write only what differs. `startsZero`: zeros need no write. */
+  | { readonly kind: 'disk'; readonly locator: DiskLocator; readonly rollback: boolean; readonly startsZero: boolean }
   /** Windows in memory; each task says which and where on the disk it begins. */
   | { readonly kind: 'memory'; readonly windows: readonly SharedArrayBuffer[] }
   /** Nowhere: everything is opened and checked. */
@@ -124,6 +125,7 @@ async function main(data: RestoreWorkerData, port: NonNullable<typeof parentPort
         }
         meter.mark('open');
         await put(message, content, chunk.placements);
+        freeBuffer(content);
         meter.mark('write');
       }
       // Gives the fetched bytes back at once instead of at some later garbage collection.
@@ -149,5 +151,5 @@ async function openSink(target: WorkerTarget, meter: Meter): Promise<Sink> {
   if (target.kind === 'none') return new NoSink(meter);
   if (target.kind === 'memory') return new MemorySink(target.windows, meter);
   const writer = await openDiskWriter(target.locator);
-  return target.rollback ? new DiffWriter(writer, meter) : new DiskSink(writer, meter);
+  return target.rollback ? new DiffWriter(writer, meter) : new DiskSink(writer, target.startsZero, meter);
 }

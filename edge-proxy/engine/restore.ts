@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '#contract/errors.ts';
 import type { Id } from '#contract/ids.ts';
@@ -90,7 +90,10 @@ async function restoreToDisk(
     JSON.stringify([point.facts.point, request.diskIndex, locator, rollback]),
   );
   const resume = journal.done.size > 0 && (rollback || (await isStillThere(locator, image.sizeBytes)));
-  if (!resume) journal.done.clear();
+  if (!resume) {
+    journal.done.clear();
+    if (!rollback) await removeFile(locator);
+  }
   const writer = await openDiskWriter(locator, rollback || resume ? {} : { createSizeBytes: image.sizeBytes });
   try {
     if (writer.sizeBytes < image.sizeBytes) {
@@ -103,14 +106,18 @@ async function restoreToDisk(
     const windows = [...windowsOf(image, WINDOW_BYTES)];
     const left = windows.map((window, index) => ({ ...window, index })).filter(({ index }) => !journal.done.has(index));
     const resumedBytes = Math.min(image.sizeBytes, (windows.length - left.length) * WINDOW_BYTES);
-    const target: WorkerTarget = { kind: 'disk', locator, rollback: rollback || (resume && !writer.startsZero) };
+    // The file of an interrupted restore was new when it began: what was not written yet is still zero.
+    const startsZero =
+      writer.startsZero || request.freshTarget === true || (resume && !rollback && (await isRegularFile(locator)));
+    const target: WorkerTarget = { kind: 'disk', locator, rollback, startsZero };
     const result = await inRun(
       { request, context, point, image, reading, target, phase: 'restoring', resumedBytes },
       async (run) => {
         const flushes = new Flusher(writer, journal);
         await eachWindow(left, image, reading, async (plan, { index }) => {
           await run.window(plan, 0, 0);
-          flushes.add(index);
+          // Of a window that is all hole there is nothing to lose.
+          if (plan.fetches.length > 0 || !startsZero) flushes.add(index);
         });
         await run.finish();
         await flushes.settle();
@@ -121,6 +128,17 @@ async function restoreToDisk(
   } finally {
     await writer.close();
   }
+}
+
+/** A restore replaces a file as a whole: nothing of an older one may shine through. Devices stay. */
+async function removeFile(locator: DiskLocator): Promise<void> {
+  if (locator.kind !== 'file') return;
+  const held = await stat(locator.path).catch(() => undefined);
+  if (held?.isFile()) await rm(locator.path);
+}
+
+async function isRegularFile(locator: DiskLocator): Promise<boolean> {
+  return locator.kind === 'file' && (await stat(locator.path)).isFile();
 }
 
 /** False if the file of an interrupted restore is gone or another one by now. */

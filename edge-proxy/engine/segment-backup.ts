@@ -10,6 +10,7 @@ import {
   PAGE_BYTES,
   SEGMENT_BYTES,
   SEGMENT_PAGES,
+  ZERO_RUN_MIN_PAGES,
 } from '#repository/parameters.ts';
 import { sha256Into } from '#repository/sha256.ts';
 import type { DiskReader } from '../sources/disk.ts';
@@ -31,7 +32,7 @@ interface OpenDisk {
   readonly plan: DiskPlan;
   readonly reader: DiskReader;
   readonly table: LeafTable | undefined;
-  readonly fingerprints: number | undefined;
+  readonly fingerprints: { readonly descriptor: number; readonly sums: Buffer } | undefined;
 }
 
 /**
@@ -60,7 +61,10 @@ export class SegmentBackup {
       plan,
       reader,
       table: plan.parent && new LeafTable(plan.parent),
-      fingerprints: plan.fingerprintsPath === undefined ? undefined : openSync(plan.fingerprintsPath, 'r'),
+      fingerprints: plan.fingerprints && {
+        descriptor: openSync(plan.fingerprints.path, 'r'),
+        sums: Buffer.from(plan.fingerprints.sums),
+      },
     }));
     this.#cutter = cutter;
     this.#writer = writer;
@@ -99,17 +103,18 @@ export class SegmentBackup {
     const dirty = this.#dirtyPages(unit, parent);
     this.#meter.mark('hash');
     if (dirty.length === 0) return result({ kind: 'same' });
-    if (parent.kind === 'zero' || this.#deservesNewCut(unit, parent.facts, dirty.length)) {
+    const facts = parent.kind === 'leaf' ? parent.facts : null;
+    if (parent.kind === 'zero' || facts === null || this.#deservesNewCut(unit, facts, dirty.length)) {
       await this.#readAndHash(unit, (take) =>
         eachRange(plan.allocated, unit.segment * SEGMENT_PAGES, this.#endPage(unit), take),
       );
       return result(...this.#cutPresent(unit));
     }
-    return result(...this.#patch(unit, parent, dirty));
+    return result(...this.#patch(unit, { id: parent.id, facts }, dirty));
   }
 
   close(): void {
-    for (const { fingerprints } of this.#disks) if (fingerprints !== undefined) closeSync(fingerprints);
+    for (const { fingerprints } of this.#disks) if (fingerprints) closeSync(fingerprints.descriptor);
   }
 
   #endPage(unit: Unit): number {
@@ -205,13 +210,20 @@ export class SegmentBackup {
     }
   }
 
-  /** Makes pages that are in no range what they are: zeros, in the buffer too, for they may lie inside a chunk. */
+  /** Makes pages that are in no range what they are: zeros. */
   #fillZeros(unit: Unit, from: number, to: number): void {
     for (let page = from; page < to; page++) {
       if (this.#present[page] === IN_BUFFER) continue;
-      this.#data.fill(0, page * PAGE_BYTES, Math.min((page + 1) * PAGE_BYTES, unit.bytes));
-      this.#noteZero(unit, page);
-      this.#present[page] = IN_BUFFER;
+      const first = page;
+      while (page < to && this.#present[page] !== IN_BUFFER) page++;
+      this.#zero.fill(1, first, page);
+      this.#hashes.fill(ZERO_PAGE_HASH, first * HASH_BYTES, page * HASH_BYTES);
+      if (page === unit.pages) this.#noteZero(unit, page - 1); // may be a short page with a hash of its own
+      this.#present.fill(KNOWN_ZERO, first, page);
+      // A long run never lies inside a chunk: only short ones must be in the buffer too.
+      if (page - first >= ZERO_RUN_MIN_PAGES) continue;
+      this.#data.fill(0, first * PAGE_BYTES, Math.min(page * PAGE_BYTES, unit.bytes));
+      this.#present.fill(IN_BUFFER, first, page);
     }
   }
 
@@ -288,8 +300,10 @@ export class SegmentBackup {
     const all = unit.disk.plan.mode === 'compare';
     if (all) this.#fillZeros(unit, 0, unit.pages);
     const stored = unit.disk.fingerprints;
-    const known = parent.kind === 'leaf' && stored !== undefined;
-    if (known) readFingerprints(stored, unit.segment, this.#fingerprints);
+    const known =
+      parent.kind === 'leaf' &&
+      stored !== undefined &&
+      readFingerprints(stored.descriptor, stored.sums, unit.segment, this.#fingerprints);
     for (let page = 0; page < unit.pages; page++) {
       if (this.#present[page] === 0) continue;
       const same =
@@ -309,7 +323,7 @@ export class SegmentBackup {
   /** Stores the changed pages alone, one behind the other, and maps them over the parent. */
   #patch(
     unit: Unit,
-    parent: LeafEntry & { readonly kind: 'leaf' },
+    parent: { readonly id: Buffer; readonly facts: LeafFacts },
     dirty: readonly number[],
   ): [UnitOutcome, Uint8Array] {
     const fingerprints = recordSome(unit.segment, dirty, this.#hashes, this.#zero);

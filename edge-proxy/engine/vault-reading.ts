@@ -28,12 +28,7 @@ export async function openReading(
   generation: Generation,
   context: EngineContext,
 ): Promise<VaultReading> {
-  const copies = await syncIndexCopies(
-    join(vaultFolder(context, vault), 'index'),
-    generation,
-    vault.blobs,
-    context.signal,
-  );
+  const copies = await syncIndexCopies(join(vaultFolder(context, vault), 'index'), generation, vault.blobs, context);
   const known = new KnownChunks(copies);
   const sealer = new Sealer(vault.keys, context.random);
   const reader = new PackReader(vault.blobs, sealer, new ChunkNamer(vault.keys.idKey), (id) => known.locations(id));
@@ -74,7 +69,11 @@ export async function readPoint(
     );
   }
   try {
-    return decodePoint(found.content, vault.keys);
+    const point = decodePoint(found.content, vault.keys);
+    // Signed points are all genuine: only the name inside tells that this is the one that was asked for.
+    if (point.facts.point !== id || point.facts.machine !== machine)
+      throw new HoldfastError('damaged', `its object holds another point, ${point.facts.point}`);
+    return point;
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error;
     throw new HoldfastError(error.code, `Point ${id}: ${error.message}`, {

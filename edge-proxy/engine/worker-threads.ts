@@ -1,6 +1,9 @@
 import { Worker } from 'node:worker_threads';
 import { type ErrorReport, errorFrom, HoldfastError } from '#contract/errors.ts';
 
+/** Workers keep little on their heaps; a small young generation is collected often and stays in the cache. */
+const YOUNG_GENERATION_MB = 8;
+
 export interface WorkerMessage {
   readonly type: string;
 }
@@ -21,7 +24,11 @@ export class Crew<Data, From extends WorkerMessage> {
     this.#unfinished = datas.length;
     this.#failed.promise.catch(() => undefined);
     datas.forEach((workerData, index) => {
-      const worker = new Worker(script, { workerData, name: `${index}` });
+      const worker = new Worker(script, {
+        workerData,
+        name: `${index}`,
+        resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
+      });
       worker.on('message', (message: From) => {
         if (message.type === 'failed') this.fail(errorFrom((message as unknown as { error: ErrorReport }).error));
         else if (message.type === 'finished') this.#end();

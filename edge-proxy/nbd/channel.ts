@@ -76,7 +76,13 @@ export async function openChannel(address: NbdAddress, signal: AbortSignal): Pro
   };
   const target: NetConnectOpts =
     address.socket === undefined
-      ? { host: address.host ?? 'localhost', port: address.port ?? NBD_PORT, noDelay: true, keepAlive: true }
+      ? {
+          host: address.host ?? 'localhost',
+          port: address.port ?? NBD_PORT,
+          noDelay: true,
+          keepAlive: true,
+          keepAliveInitialDelay: 30_000,
+        }
       : { path: address.socket };
   if (address.tls) {
     socket = createConnection(target);

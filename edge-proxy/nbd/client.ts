@@ -153,18 +153,19 @@ function makeClient({ channel, inbox, address }: Negotiation, agreement: Agreeme
     Math.min(options.requestBytes ?? DEFAULT_REQUEST_BYTES, blocks.maximum),
     blocks.minimum,
   );
+  const abort = (): void => transmission.stop(cancelled(address));
   const transmission = new Transmission(channel, {
     where: formatNbdUri(address),
     structured: agreement.structured,
     inFlight: options.inFlight ?? DEFAULT_IN_FLIGHT,
     requestBytes: requestBytes - (requestBytes % blocks.minimum),
     timeoutMs: options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS,
+    onEnd: () => options.signal?.removeEventListener('abort', abort),
   });
   channel.onBytes = (bytes) => transmission.receive(bytes);
   channel.onEnd = (cause) => transmission.lost(cause);
   const early = inbox.drain();
   if (early.length > 0) transmission.receive(early);
-  const abort = () => transmission.stop(cancelled(address));
   options.signal?.addEventListener('abort', abort, { once: true });
 
   const io = new AlignedIo(transmission, blocks.minimum);
@@ -239,10 +240,7 @@ function makeClient({ channel, inbox, address }: Negotiation, agreement: Agreeme
       }
       return statusPages(transmission, { id, offset, length, align: blocks.minimum, sizeBytes });
     },
-    close: async () => {
-      options.signal?.removeEventListener('abort', abort);
-      await transmission.close(cancelled(address));
-    },
+    close: () => transmission.close(cancelled(address)),
     [Symbol.asyncDispose]: () => client.close(),
   };
   if (options.signal?.aborted) abort();

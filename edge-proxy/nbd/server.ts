@@ -54,7 +54,7 @@ export async function serveNbd(options: ServeOptions): Promise<NbdServer> {
   const tls = options.tls ? await loadServerTls(options.tls) : undefined;
   const stopping = new AbortController();
   const sessions = new Map<Socket, Promise<void>>();
-  const listener = createServer({ noDelay: true, keepAlive: true }, (socket) => {
+  const listener = createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 }, (socket) => {
     if (sessions.size >= (options.maxClients ?? MAX_CLIENTS) || stopping.signal.aborted) {
       socket.destroy();
       return;
@@ -131,6 +131,7 @@ async function attend(
       inbox,
       // The callback comes with an error if the connection has ended: the memory is free again all the same.
       write: (bytes, sent) => void socket.write(bytes, sent),
+      cut: () => void plain.destroy(),
       signal,
       inFlight: options.inFlight ?? IN_FLIGHT,
       onError: (error) => {

@@ -28,6 +28,8 @@ export interface Guest extends Choice {
   readonly inbox: Inbox;
   /** Sends; `sent` is told when the bytes have left or the connection has ended. */
   write(bytes: Uint8Array, sent: () => void): void;
+  /** Ends the connection without ado. */
+  cut(): void;
   readonly signal: AbortSignal;
   readonly inFlight: number;
   readonly onError: (error: unknown) => void;
@@ -77,9 +79,15 @@ export async function serve(guest: Guest): Promise<void> {
         throw breach(`a write of ${carries} bytes`);
       }
       const weight = carries > DEFAULT_MAX_REQUEST_BYTES ? 0 : carries;
-      await turnstile.enter(weight);
-      const data = request.command === COMMAND.write && carries > 0 ? await guest.inbox.take(carries) : undefined;
       const leave = () => turnstile.leave(weight);
+      await turnstile.enter(weight);
+      let data: Buffer | undefined;
+      try {
+        if (request.command === COMMAND.write && carries > 0) data = await guest.inbox.take(carries);
+      } catch (cause) {
+        leave(); // it hung up in the middle of its data
+        throw cause;
+      }
       void answer(guest, pool, request, data).then(
         ({ bytes, free }) =>
           guest.write(bytes, () => {
@@ -92,6 +100,9 @@ export async function serve(guest: Guest): Promise<void> {
         },
       );
     }
+  } catch (cause) {
+    guest.cut(); // else a peer that reads nothing could hold us at the unsent answers
+    throw cause;
   } finally {
     await turnstile.empty();
   }

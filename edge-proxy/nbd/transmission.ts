@@ -10,6 +10,8 @@ export interface TransmissionOptions {
   readonly inFlight: number;
   readonly requestBytes: number;
   readonly timeoutMs: number;
+  /** Told once when nothing more will be done, for whatever reason. */
+  readonly onEnd?: () => void;
 }
 
 /** What a caller wants done with one range; sent as one or more requests. */
@@ -228,6 +230,7 @@ export class Transmission implements ReplySink {
   #drop(error: HoldfastError): void {
     this.#end = error;
     clearInterval(this.#watch);
+    this.#options.onEnd?.();
     const jobs = new Set([...[...this.#pieces.values()].map((piece) => piece.job), ...this.#jobs]);
     this.#pieces.clear();
     this.#jobs = [];

@@ -24,6 +24,11 @@ export const QUEUE_MAX_WAITERS = 1000;
 /** Workflows (Step Functions). */
 export const WORKFLOW_PAYLOAD_MAX_BYTES = 256 * KiB;
 export const WORKFLOW_MAX_TRANSITIONS = 25_000;
+export const WORKFLOW_NAME_MAX_CHARACTERS = 80;
+/** How long an ended execution can be described. */
+export const WORKFLOW_RETENTION_SECONDS = 90 * 24 * 3600;
+/** Task handlers that the embedded interpreter runs at once. */
+export const WORKFLOW_MAX_RUNNING_TASKS = 100;
 
 /** Blobs. */
 export const BLOB_KEY_MAX_BYTES = 1024;

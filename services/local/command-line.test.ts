@@ -140,7 +140,7 @@ for (const [name, { load }] of Object.entries(VERBS)) {
     skip: command ? false : 'not built yet',
   }, () => {
     assert.match(command!.summary, /^[A-Z].*[^.]$/);
-    assert.match(command!.usage, /^Usage: .*holdfast /m);
+    assert.match(command!.usage, /^(Usage: )?(\.\/)?holdfast /m);
     assert.equal(typeof command!.run, 'function');
   });
 }

@@ -65,7 +65,8 @@ function asksForHelp(args: readonly string[]): boolean {
 function helpOf(command: Command, args: readonly string[]): string {
   const subVerb = args.find((arg) => !arg.startsWith('-'));
   const sub = subVerb !== undefined && command.verbs !== undefined && Object.hasOwn(command.verbs, subVerb);
-  return `${(sub ? command.verbs[subVerb]! : command).usage.trim()}\n`;
+  const text = (sub ? command.verbs[subVerb]! : command).usage.trim();
+  return `${text.startsWith('Usage:') ? '' : 'Usage: '}${text}\n`;
 }
 
 async function overview({ verbs, version }: CommandLine): Promise<string> {

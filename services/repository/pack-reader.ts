@@ -7,8 +7,8 @@ import { packKey } from './names.ts';
 import { PACK_TRAILER_BYTES, type PackSlot, parsePackFooter, parsePackTrailer } from './pack.ts';
 import type { Sealer } from './seal.ts';
 
-/** Footers kept: 64 packs of 32 MiB reach over some 5 GB of disk. */
-const FOOTERS_MAX = 64;
+/** Footers kept: 32 packs of 24 MiB reach over some 2 GB of disk. */
+const FOOTERS_MAX = 32;
 /** A pack up to this size is fetched whole for one chunk: it is a pack of nodes, and its others are wanted next. */
 const WHOLE_PACK_MAX_BYTES = 8 * 1024 * 1024;
 const WHOLE_PACKS_MAX = 4;

@@ -1,8 +1,9 @@
-import { createCipheriv, createDecipheriv } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto';
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { HoldfastError } from '#contract/errors.ts';
 import type { Random } from '#ports/random.ts';
 import { CHUNK_KINDS, type ChunkKind } from './chunk.ts';
+import { freeBuffer } from './free-buffer.ts';
 import { KeyedHash } from './keyed-hash.ts';
 import type { VaultKeys } from './keys.ts';
 import { ID_BYTES } from './parameters.ts';
@@ -66,7 +67,7 @@ export class Sealer {
   compress(content: Uint8Array, level: number): Uint8Array {
     const compressed = zstdCompressSync(content, {
       // The output buffer is taken whole at once: half of the content nearly always suffices.
-      chunkSize: Math.max(1024, content.length >>> 1),
+      chunkSize: content.length + 256,
       params: { [constants.ZSTD_c_compressionLevel]: level },
     });
     return compressed.length < content.length * 0.98 ? compressed : content;
@@ -83,7 +84,7 @@ export class Sealer {
     header.writeUInt32LE(rawLength, 8);
     header.set(id, 12);
     const nonce = this.#random.bytes(NONCE_BYTES);
-    const cipher = createCipheriv('aes-256-gcm', this.#chunkKeys[this.#epoch]!.digest(KEY_TAG, id), nonce);
+    const cipher = createCipheriv('aes-256-gcm', chunkKey(this.#chunkKeys[this.#epoch]!, id), nonce);
     cipher.setAAD(header);
     out.set(header, 0);
     out.set(nonce, SEAL_HEADER_BYTES);
@@ -91,6 +92,7 @@ export class Sealer {
     const text = cipher.update(stored);
     out.set(text, at);
     at += text.length;
+    freeBuffer(text);
     cipher.final();
     out.set(cipher.getAuthTag(), at);
     return at + TAG_BYTES;
@@ -114,7 +116,7 @@ export class Sealer {
     }
     if (sealed.length < SEAL_OVERHEAD_BYTES) throw damaged('it ends early');
     const nonce = sealed.subarray(SEAL_HEADER_BYTES, SEAL_HEADER_BYTES + NONCE_BYTES);
-    const decipher = createDecipheriv('aes-256-gcm', key.digest(KEY_TAG, header.id), nonce);
+    const decipher = createDecipheriv('aes-256-gcm', chunkKey(key, header.id), nonce);
     decipher.setAAD(sealed.subarray(0, SEAL_HEADER_BYTES));
     decipher.setAuthTag(sealed.subarray(sealed.length - TAG_BYTES));
     const text = decipher.update(sealed.subarray(SEAL_HEADER_BYTES + NONCE_BYTES, sealed.length - TAG_BYTES));
@@ -130,12 +132,16 @@ export class Sealer {
   }
 }
 
+/** As a KeyObject: Node takes 12 µs longer to find out that plain bytes are none. */
+function chunkKey(key: KeyedHash, id: Uint8Array): KeyObject {
+  return createSecretKey(key.digest(KEY_TAG, id));
+}
+
 function decompress(text: Buffer, rawLength: number): Buffer {
   try {
-    return checkLength(
-      zstdDecompressSync(text, { chunkSize: Math.max(64, rawLength), maxOutputLength: rawLength }),
-      rawLength,
-    );
+    const content = zstdDecompressSync(text, { chunkSize: Math.max(64, rawLength), maxOutputLength: rawLength });
+    freeBuffer(text);
+    return checkLength(content, rawLength);
   } catch (cause) {
     if (cause instanceof HoldfastError) throw cause;
     throw damaged('it does not decompress', cause);

@@ -85,6 +85,12 @@ export const EXEMPT_FROM_BANS: readonly {
   ...ROOTS.map(({ path, why }) => ({ path, why: `composition root: ${why}`, globals: BANNED_GLOBALS })),
   { path: 'services/local/', globals: [...CLOCK, ...TIMERS, ...RANDOM], why: 'adapters: the real clock and chance' },
   { path: 'services/aws/', globals: [...CLOCK, ...TIMERS, ...RANDOM], why: 'adapters: the real clock and chance' },
+  { path: 'edge-proxy/nbd/', globals: TIMERS, why: 'adapter: watchdogs over real sockets, no decisions about time' },
+  {
+    path: 'edge-proxy/sources/',
+    globals: TIMERS,
+    why: 'adapter: watchdogs over child processes, no decisions about time',
+  },
   { path: 'web/', globals: [...CLOCK, ...TIMERS, ...RANDOM], why: 'the browser is its surroundings' },
   {
     path: 'edge-proxy/engine/backup-worker.ts',

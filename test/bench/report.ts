@@ -102,7 +102,9 @@ function stages({ results, scenarios }: Report): string[] {
     const details = results.of('ours', name).at(-1)?.details as { stats?: Stats } | undefined;
     const seconds = (details?.stats ?? (details as Stats | undefined))?.stageSeconds;
     if (seconds === undefined) return [];
-    const parts = Object.entries(seconds).sort(([, a], [, b]) => b - a);
+    const parts = Object.entries(seconds)
+      .filter(([, value]) => value >= 0.005)
+      .sort(([, a], [, b]) => b - a);
     return [[title, parts.map(([stage, value]) => `${stage} ${value.toFixed(2)} s`).join(', ')]];
   });
   return rows.length === 0

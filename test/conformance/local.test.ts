@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
@@ -14,12 +15,15 @@ import { SqliteQueue } from '#local/sqlite-queue.ts';
 import { SqliteTable } from '#local/sqlite-table.ts';
 import { systemClock } from '#local/system-clock.ts';
 import { systemRandom } from '#local/system-random.ts';
+import { WorkflowInterpreter } from '#local/workflow-interpreter/interpreter.ts';
+import type { JsonObject } from '#ports/table.ts';
 import { blobsConformance } from './blobs.ts';
 import { grantsConformance } from './grants.ts';
 import { keysConformance } from './keys.ts';
 import { manualClock } from './manual-clock.ts';
 import { queueConformance } from './queue.ts';
 import { tableConformance } from './table.ts';
+import { workflowsConformance } from './workflows.ts';
 
 const settings = { clock: systemClock, random: systemRandom };
 
@@ -73,6 +77,29 @@ grantsConformance('The embedded object server', async () => {
       await new Promise((resolve) => server.close(resolve));
       await blobs.close();
       await rm(folder, { recursive: true });
+    },
+  };
+});
+
+workflowsConformance('WorkflowInterpreter', async (machines, handler) => {
+  const { database, dispose } = await openDatabase();
+  const clock = manualClock();
+  const workflows = new WorkflowInterpreter({
+    database,
+    clock,
+    random: systemRandom,
+    machines,
+    handler: (resource, input, token) => handler(resource, input as JsonObject, token),
+    concurrency: 10,
+    onError: (error) => assert.fail(String(error)),
+  });
+  await workflows.resume();
+  return {
+    workflows,
+    clock,
+    async dispose() {
+      await workflows.close();
+      await dispose();
     },
   };
 });

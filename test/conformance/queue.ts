@@ -78,6 +78,12 @@ export function queueConformance(name: string, make: () => Promise<QueueFixture>
       const first = await queue.receive('q/fair', { ...HIDE, max: 4 });
       assert.ok(first.some((message) => message.body === 'quiet'));
       assert.equal((await drain('q/fair')).length, 37);
+      // One at a time too, wherever the names stand in the alphabet.
+      for (let i = 0; i < 4; i++) await queue.send('q/turns', 'loud', { group: 'tnt_a' });
+      for (let i = 0; i < 2; i++) await queue.send('q/turns', 'quiet', { group: 'tnt_b' });
+      const bodies: string[] = [];
+      for (let i = 0; i < 4; i++) bodies.push((await queue.receive('q/turns', HIDE))[0]!.body);
+      assert.equal(bodies.filter((body) => body === 'quiet').length, 2);
     });
 
     it('holds its limits', async () => {

@@ -21,6 +21,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isHoldfastError } from '#contract/errors.ts';
 import { formatNbdUri } from '#edge/nbd/address.ts';
 import { connectNbd } from '#edge/nbd/client.ts';
+import { serveNbd } from '#edge/nbd/server.ts';
 import type { DiskLocator, Extent } from '#edge/sources/disk.ts';
 import { mapByFilefrag, mapByQemu } from '#edge/sources/image/holes.ts';
 import { type OpenedImage, openImage } from '#edge/sources/image/image.ts';
@@ -172,8 +173,8 @@ describe('an image source of raw files', () => {
     assert.deepEqual([image.format, image.sizeBytes, image.allocated], ['raw', MiB + 4096, undefined]);
     assert.ok((await readAll(image.locator, image.sizeBytes)).equals(content));
     const writer = await openDiskWriter({ kind: 'file', path: device }, { createSizeBytes: MiB });
-    writer.write(1, Buffer.from('changed'));
-    writer.zero(8192, 5000);
+    await writer.write(1, Buffer.from('changed'));
+    await writer.zero(8192, 5000);
     await writer.flush();
     await writer.close();
     const expected = Buffer.from(content);
@@ -378,6 +379,23 @@ describe('an image source of NBD exports', { skip: needs('nbdkit') }, () => {
     assert.equal(image.format, 'nbd');
     assert.deepEqual(image.allocated, [{ offset: 20 * MiB, length: MiB }]);
     assert.ok((await readAllocated(image)).equals(content));
+  });
+
+  it('leaves out only what is promised to read as zeros: a hole alone does not promise it', async (t) => {
+    const socket = join(await temporaryFolder(t), 's');
+    const states = [
+      { length: 100, hole: true, zero: false },
+      { length: 200, hole: true, zero: true },
+      { length: 300, hole: false, zero: true },
+      { length: 400, hole: false, zero: false },
+    ];
+    const backend = { sizeBytes: 1000, readOnly: true, read: () => {}, blockStatus: () => states };
+    await using server = await serveNbd({ listen: { socket }, exports: new Map([['d', backend]]) });
+    await using image = await openImage(formatNbdUri(server.address));
+    assert.deepEqual(image.allocated, [
+      { offset: 0, length: 100 },
+      { offset: 600, length: 400 },
+    ]);
   });
 
   it('reads everything where the server tells nothing', async (t) => {

@@ -1,10 +1,20 @@
 import assert from 'node:assert/strict';
 import { readFile, truncate, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { type HoldfastError, isHoldfastError } from '#contract/errors.ts';
 import { connectNbd, listNbdContexts, listNbdExports, type StatusExtent } from '#edge/nbd/client.ts';
+import { Inbox } from '#edge/nbd/inbox.ts';
+import {
+  encodeOptionReply,
+  FLAG,
+  MAGIC_OPTION,
+  MAGIC_SERVER,
+  MAGIC_SIMPLE_REPLY,
+  OPTION,
+  REPLY,
+} from '#edge/nbd/protocol.ts';
 import { must, needs, noise, startNbdkit, startQemuNbd, temporaryFolder } from './nbd.ts';
 
 const kit = { skip: needs('nbdkit') };
@@ -244,6 +254,11 @@ describe('the NBD client and nbdkit', kit, () => {
     await assert.rejects(connectNbd({ ...address, exportName: 'gamma' }), failsWith('not-found'));
   });
 
+  it('refuses a server that speaks only the oldest handshake', async (t) => {
+    const { address } = await startNbdkit(t, ['-o', 'memory', '1M']);
+    await assert.rejects(connectNbd(address), failsWith('protocol'));
+  });
+
   it('tells that nothing listens, and that a peer does not speak NBD or does not speak at all', async (t) => {
     const folder = await temporaryFolder(t);
     await assert.rejects(connectNbd({ socket: join(folder, 'none'), exportName: '' }), failsWith('unreadable'));
@@ -332,3 +347,46 @@ describe('the NBD client and qemu-nbd', qemu, () => {
     assert.throws(() => client.blockStatus('qemu:dirty-bitmap:none', 0, 1), failsWith('usage'));
   });
 });
+
+describe('the NBD client and a server older than NBD_OPT_GO', () => {
+  for (const noZeroes of [true, false]) {
+    it(`opens its export by name ${noZeroes ? 'without' : 'with'} the padding of old`, async (t) => {
+      const socket = join(await temporaryFolder(t), 's');
+      const server = createServer((peer) => void serveOldWay(peer, noZeroes).catch(() => peer.destroy()));
+      await new Promise<void>((resolve) => server.listen(socket, resolve));
+      t.after(() => server.close());
+      await using client = await connectNbd({ socket, exportName: 'old' });
+      assert.deepEqual([client.sizeBytes, client.readOnly, client.contexts], [12_345, true, []]);
+      const into = Buffer.alloc(5);
+      await client.read(7, into);
+      assert.equal(into.toString(), 'bytes');
+    });
+  }
+});
+
+/** Knows NBD_OPT_EXPORT_NAME and one read, and nothing else. */
+async function serveOldWay(peer: Socket, noZeroes: boolean): Promise<void> {
+  const inbox = new Inbox(1000);
+  peer.on('data', (bytes: Buffer) => inbox.push(bytes));
+  const hello = Buffer.alloc(18);
+  hello.writeBigUInt64BE(MAGIC_SERVER, 0);
+  hello.writeBigUInt64BE(MAGIC_OPTION, 8);
+  hello.writeUInt16BE(noZeroes ? 3 : 1, 16);
+  peer.write(hello);
+  await inbox.take(4);
+  for (;;) {
+    const head = await inbox.take(16);
+    const [option, body] = [head.readUInt32BE(8), await inbox.take(head.readUInt32BE(12))];
+    if (option !== OPTION.exportName) peer.write(encodeOptionReply(option, REPLY.errUnsupported));
+    else if (body.toString() === 'old') break;
+  }
+  const entry = Buffer.alloc(noZeroes ? 10 : 134);
+  entry.writeBigUInt64BE(12_345n, 0);
+  entry.writeUInt16BE(FLAG.hasFlags | FLAG.readOnly, 8);
+  peer.write(entry);
+  const request = await inbox.take(28);
+  const reply = Buffer.alloc(16);
+  reply.writeUInt32BE(MAGIC_SIMPLE_REPLY, 0);
+  request.copy(reply, 8, 8, 16);
+  peer.write(Buffer.concat([reply, Buffer.from('bytes')]));
+}

@@ -1,11 +1,21 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createConnection, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { isHoldfastError } from '#contract/errors.ts';
 import { connectNbd } from '#edge/nbd/client.ts';
-import { encodeOptionReply, HANDSHAKE, MAGIC_OPTION, MAGIC_SERVER, OPTION, REPLY } from '#edge/nbd/protocol.ts';
+import {
+  encodeOption,
+  encodeOptionReply,
+  HANDSHAKE,
+  MAGIC_OPTION,
+  MAGIC_SERVER,
+  OPTION,
+  REPLY,
+  uint32,
+} from '#edge/nbd/protocol.ts';
 import { serveNbd } from '#edge/nbd/server.ts';
 import type { NbdAddress } from '#edge/sources/disk.ts';
 import { makeCertificates, must, needs, noise, run, startNbdkit, startQemuNbd, temporaryFolder } from './nbd.ts';
@@ -126,6 +136,22 @@ describe('NBD over TLS', { skip: needs('openssl', 'nbdkit', 'nbdcopy', 'qemu-nbd
         'of a stranger',
       );
     }
+  });
+
+  it('hangs up on bytes in the clear behind STARTTLS, which would pass for the secured client’s own', async (t) => {
+    const certs = await makeCertificates(t);
+    const told: unknown[] = [];
+    await using server = await serveNbd({
+      listen: { host: '127.0.0.1', port: 0 },
+      exports: new Map(),
+      tls: certs.server,
+      onError: (error) => told.push(error),
+    });
+    const socket = createConnection(server.address.port!, '127.0.0.1');
+    socket.write(Buffer.concat([uint32(3), encodeOption(OPTION.startTls), encodeOption(OPTION.list)]));
+    socket.resume();
+    await once(socket, 'close');
+    assert.ok(isHoldfastError(told[0], 'protocol'));
   });
 
   it('works over a unix socket as well', async (t) => {

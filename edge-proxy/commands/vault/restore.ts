@@ -1,12 +1,12 @@
-import { rename, rm, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { CommandIo } from '#contract/command.ts';
-import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
+import { HoldfastError } from '#contract/errors.ts';
 import { type Id, isId } from '#contract/ids.ts';
 import { formatBytes, formatRate, formatSeconds } from '#contract/quantity.ts';
 import { machineIdOf } from '#repository/machine-id.ts';
 import type { EngineContext, RestoreRequest, RestoreResult } from '../../engine/request.ts';
 import { runRestore } from '../../engine/restore.ts';
+import { type FileTarget, restoreToFile } from '../../engine/restore-image.ts';
 import { parseNbdUri } from '../../nbd/address.ts';
 import { parseArguments } from '../arguments.ts';
 import { engineContext, openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
@@ -23,6 +23,7 @@ goes on where it was. Needs the folder (or a copy of it) and the key file, nothi
   --point ID|latest       the point (default: latest)
   --disk-index N          which of the machine's disks, from 0 (default: 0)
   --to TARGET             a file (sparse, replaced if it exists), a block device, an NBD export, or - for standard output
+  --format raw|qcow2      what to make of a file (default: raw)
   --rollback              the target holds a version of this disk: read it, and write only what differs
 ${VAULT_OPTIONS_HELP}`;
 
@@ -32,6 +33,7 @@ const OPTIONS = {
   point: { type: 'string' },
   'disk-index': { type: 'string' },
   to: { type: 'string' },
+  format: { type: 'string', default: 'raw' },
   rollback: { type: 'boolean' },
   limit: { type: 'string' },
 } as const;
@@ -59,13 +61,18 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   };
   let result: RestoreResult;
   try {
-    result = await restoreTo(to, request, context, io);
+    result = await restoreTo(to, formatOf(values.format), request, context, io);
   } finally {
     done();
   }
   const messages = to === '-' ? { ...io, stdout: io.stderr } : io;
   printResult(messages, values.json, { machine: values.machine, to, ...result }, [describe(to, result)]);
   return 0;
+}
+
+function formatOf(text: string): FileTarget['format'] {
+  if (text === 'raw' || text === 'qcow2') return text;
+  throw new HoldfastError('usage', `"${text}" is not a format`, { remedy: 'Give raw or qcow2' });
 }
 
 function pointOf(text: string): Id<'point'> | 'latest' {
@@ -77,6 +84,7 @@ function pointOf(text: string): Id<'point'> | 'latest' {
 
 async function restoreTo(
   to: string,
+  format: FileTarget['format'],
   request: Omit<RestoreRequest, 'target'>,
   context: EngineContext,
   io: CommandIo,
@@ -84,24 +92,7 @@ async function restoreTo(
   if (to === '-') return await runRestore({ ...request, target: { kind: 'stream', output: io.stdout } }, context);
   if (/^nbds?(\+unix)?:/.test(to))
     return await runRestore({ ...request, target: { kind: 'nbd', address: parseNbdUri(to) } }, context);
-  const path = resolve(to);
-  const held = await stat(path).catch(() => undefined);
-  if (held?.isDirectory())
-    throw new HoldfastError('target-failed', `${path} is a folder`, { remedy: 'Give the name of a file in it' });
-  if (held?.isBlockDevice() || request.rollback)
-    return await runRestore({ ...request, target: { kind: 'file', path } }, context);
-  // A disk image that carries its name is a whole one.
-  const partial = `${path}.partial`;
-  try {
-    const result = await runRestore({ ...request, target: { kind: 'file', path: partial } }, context);
-    await rename(partial, path);
-    return result;
-  } catch (error) {
-    // What was interrupted on purpose or cannot succeed leaves nothing; what crashed or ran out of store goes on later.
-    if (context.signal?.aborted || isHoldfastError(error, 'damaged') || isHoldfastError(error, 'missing'))
-      await rm(partial, { force: true });
-    throw error;
-  }
+  return await restoreToFile(request, { path: resolve(to), format }, context);
 }
 
 function describe(to: string, { point, sizeBytes, stats }: RestoreResult): string {

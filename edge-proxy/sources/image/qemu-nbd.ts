@@ -24,16 +24,22 @@ const SOCKET_PATH_MAX = 107;
 const STDERR_MAX = 4000;
 
 /**
- * Exports an image read-only on a unix socket in a private folder. The program dies with this process even if that is
- * killed. Throws `needs-program`, `busy` (a running machine holds the image), `not-found`, `forbidden`, `unreadable`, `cancelled`.
+ * Exports an image on a unix socket in a private folder, read-only unless it is to be written. The program dies with
+ * this process even if that is killed; call this on the main thread, since the death of a worker thread would end it as
+ * well. Throws `needs-program`, `busy` (a running machine holds the image), `not-found`, `forbidden`, `unreadable`, `cancelled`.
  */
-export async function serveImage(path: string, format: ImageFormat, signal?: AbortSignal): Promise<ImageServer> {
+export async function serveImage(
+  path: string,
+  format: ImageFormat,
+  signal?: AbortSignal,
+  access: 'read' | 'write' = 'read',
+): Promise<ImageServer> {
   await sweepOrphans();
   const folder = await makeFolder();
   const socket = join(folder, 's');
   const command = [
     'qemu-nbd',
-    '--read-only',
+    ...(access === 'read' ? ['--read-only'] : ['--discard=unmap', '--detect-zeroes=unmap']),
     '--persistent',
     `--shared=${CLIENTS}`,
     `--format=${format}`,
@@ -53,7 +59,8 @@ export async function serveImage(path: string, format: ImageFormat, signal?: Abo
     child.once('close', resolve);
   });
   const close = async () => {
-    child.kill('SIGKILL'); // read-only: there is nothing to finish
+    // A reader has nothing to finish; a writer still puts its image in order.
+    child.kill(access === 'read' ? 'SIGKILL' : 'SIGTERM');
     if (child.pid !== undefined) await ended;
     await rm(folder, { recursive: true, force: true });
   };

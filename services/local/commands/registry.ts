@@ -11,11 +11,11 @@ export interface Verb {
 
 /** Every verb of `holdfast`, in the order in which `--help` lists them. */
 export const VERBS: Readonly<Record<string, Verb>> = {
-  up: { load: () => import('./up.ts' as string) },
-  demo: { load: () => import('./demo.ts' as string) },
-  vault: { load: () => import('../../../edge-proxy/commands/vault.ts' as string) },
+  up: { load: () => import('./up.ts') },
+  demo: { load: () => import('./demo.ts') },
+  vault: { load: () => import('#edge/commands/vault.ts') },
   recover: {
-    load: () => import('../../../edge-proxy/commands/vault.ts' as string),
+    load: () => import('#edge/commands/vault.ts'),
     prefix: ['restore'],
     summary: 'Restore a point from a bucket or folder and a key alone (short for: vault restore)',
   },

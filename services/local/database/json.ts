@@ -1,5 +1,5 @@
 import { HoldfastError } from '#contract/errors.ts';
-import type { JsonObject } from '#ports/table.ts';
+import type { Json, JsonObject } from '#ports/table.ts';
 
 /** As deep as DynamoDB nests. */
 const DEPTH_MAX = 32;
@@ -10,6 +10,12 @@ const DEPTH_MAX = 32;
  */
 export function encodeJson(value: JsonObject): string {
   if (!isPlainObject(value)) throw notJson('', value);
+  check(value, '', 1);
+  return JSON.stringify(value);
+}
+
+/** Like {@link encodeJson}, for a value that need not be an object. */
+export function encodeAnyJson(value: Json): string {
   check(value, '', 1);
   return JSON.stringify(value);
 }

@@ -68,7 +68,8 @@ export function chooseFolders(
   const chosen: Folder[] = [];
   const left: Folder[] = [];
   let sum = 0;
-  for (const folder of inOrderOf(all, seed)) {
+  const places = new Map(all.map((folder) => [folder, placeOf(seed, folder.path, folder.files[0]!.to)]));
+  for (const folder of [...all].sort((a, b) => places.get(a)! - places.get(b)!)) {
     const fits = sum + folder.bytes <= bytes && folder.bytes <= bytes / 4;
     if (fits) sum += folder.bytes;
     (fits ? chosen : left).push(folder);
@@ -76,10 +77,23 @@ export function chooseFolders(
   return { chosen, left };
 }
 
-/** The folders in the order that a seed gives them. */
+/** Folders below the same one of this depth, such as /usr/share/doc/bash, count as one package. */
+const PACKAGE_DEPTH = 4;
+
+/**
+ * The folders in the order that a seed gives them: package by package, as they would be installed. What belongs to one package
+ * stays in order, so that two machines have long stretches in common, in other places.
+ */
 export function inOrderOf(folders: readonly Folder[], seed: string): Folder[] {
-  const places = new Map(folders.map((folder) => [folder, placeOf(seed, folder.path, folder.files[0]!.to)]));
-  return [...folders].sort((a, b) => places.get(a)! - places.get(b)! || (a.path < b.path ? -1 : 1));
+  const places = new Map<string, number>();
+  const placed = folders.map((folder) => {
+    const name = folder.path.split('/', PACKAGE_DEPTH + 1).join('/');
+    const place = places.get(name) ?? placeOf(seed, name);
+    places.set(name, place);
+    return { folder, place, first: folder.files[0]!.to };
+  });
+  placed.sort((a, b) => a.place - b.place || (a.first < b.first ? -1 : 1));
+  return placed.map(({ folder }) => folder);
 }
 
 function names(path: string) {
