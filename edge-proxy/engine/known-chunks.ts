@@ -36,8 +36,7 @@ export class KnownChunks {
   /** Every place that holds the chunk, most recent segment first. */
   *locations(id: Buffer): Generator<ChunkLocation> {
     for (let i = this.#segments.length - 1; i >= 0; i--) {
-      const found = this.#segments[i]!.reader.locate(id);
-      if (found) yield found;
+      yield* this.#segments[i]!.reader.locateAll(id);
     }
   }
 

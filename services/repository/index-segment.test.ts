@@ -87,12 +87,24 @@ describe('an index segment', () => {
     assert.equal(reader.has(absent), false);
   });
 
-  it('keeps all entries of one id and answers one of them', () => {
-    const [one] = someIds(1);
-    const known = Array.from({ length: 500 }, (_, slot) => ({ id: one!.id, pack: 0, slot }));
-    const { reader } = open(segmentOf([...someIds(100), ...known]));
-    assert.ok(reader.locate(one!.id)!.slot < 500);
-    assert.equal(reader.head.count, 600);
+  it('knows every place of an id, in the order in which they were added, on however many pages', () => {
+    for (const copies of [1, 2, 170, 500]) {
+      const [one] = someIds(1);
+      const known = Array.from({ length: copies }, (_, slot) => ({ id: one!.id, pack: 0, slot }));
+      const others = someIds(400);
+      const { reader } = open(segmentOf([...others, ...known]));
+      assert.deepEqual(
+        reader.locateAll(one!.id).map(({ slot }) => slot),
+        Array.from({ length: copies }, (_, slot) => slot),
+      );
+      assert.ok(reader.locate(one!.id)!.slot < copies);
+      for (const { id, slot } of others)
+        assert.deepEqual(
+          reader.locateAll(id).map((place) => place.slot),
+          [slot],
+        );
+      for (const { id } of someIds(200)) assert.deepEqual(reader.locateAll(id), []);
+    }
   });
 
   it('is refused once any byte of it has changed, or it is cut short', () => {

@@ -190,10 +190,28 @@ export class IndexSegmentReader {
     return this.#find(id) >= 0;
   }
 
+  /** One place of the chunk. */
   locate(id: Buffer): ChunkLocation | undefined {
     const at = this.#find(id);
-    if (at < 0) return undefined;
-    return { pack: this.packAt(this.#page.readUInt32LE(at + 16)), slot: this.#page.readUInt16LE(at + 20) };
+    return at < 0 ? undefined : this.#locationAt(at);
+  }
+
+  /** Every place of the chunk: a merged segment may hold several. */
+  locateAll(id: Buffer): ChunkLocation[] {
+    const { fences, filter, count } = this.head;
+    if (count === 0 || !filterMayHave(filter, id, 0)) return [];
+    const key = id.readUIntBE(0, 6);
+    const found: ChunkLocation[] = [];
+    for (let page = this.#pagesUpTo(key) - 1; page >= 0; page--) {
+      let first = this.#findInPage(page, id);
+      while (first >= ENTRY_BYTES && this.#isAt(first - ENTRY_BYTES, id)) first -= ENTRY_BYTES;
+      const inPage: ChunkLocation[] = [];
+      const end = first < 0 ? first : this.#entriesIn(page) * ENTRY_BYTES;
+      for (let at = first; at < end && this.#isAt(at, id); at += ENTRY_BYTES) inPage.push(this.#locationAt(at));
+      found.unshift(...inPage);
+      if (fences[page]! < key) break;
+    }
+    return found;
   }
 
   packAt(ordinal: number): IndexedPack {
@@ -216,19 +234,38 @@ export class IndexSegmentReader {
     const { fences, filter, count } = this.head;
     if (count === 0 || !filterMayHave(filter, id, 0)) return -1;
     const key = id.readUIntBE(0, 6);
+    // Prefixes that agree in 6 bytes may straddle pages: look back while the fence equals the key.
+    for (let page = this.#pagesUpTo(key) - 1; page >= 0; page--) {
+      const at = this.#findInPage(page, id);
+      if (at >= 0 || fences[page]! < key) return at;
+    }
+    return -1;
+  }
+
+  /** Pages whose fence is not above the key. */
+  #pagesUpTo(key: number): number {
+    const { fences } = this.head;
     let low = 0;
-    let high = fences.length; // the first page whose fence is above the key
+    let high = fences.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
       if (fences[middle]! > key) high = middle;
       else low = middle + 1;
     }
-    // Prefixes that agree in 6 bytes may straddle pages: look back while the fence equals the key.
-    for (let page = low - 1; page >= 0; page--) {
-      const at = this.#findInPage(page, id);
-      if (at >= 0 || fences[page]! < key) return at;
-    }
-    return -1;
+    return low;
+  }
+
+  #entriesIn(page: number): number {
+    return Math.min(ENTRIES_PER_PAGE, this.head.count - page * ENTRIES_PER_PAGE);
+  }
+
+  #isAt(at: number, id: Buffer): boolean {
+    return this.#page.compare(id, 0, PREFIX_BYTES, at, at + PREFIX_BYTES) === 0;
+  }
+
+  /** The entry at an offset of the page read last. */
+  #locationAt(at: number): ChunkLocation {
+    return { pack: this.packAt(this.#page.readUInt32LE(at + 16)), slot: this.#page.readUInt16LE(at + 20) };
   }
 
   #findInPage(page: number, id: Buffer): number {
@@ -238,7 +275,7 @@ export class IndexSegmentReader {
       this.#pageNumber = page;
     }
     let low = 0;
-    let high = Math.min(ENTRIES_PER_PAGE, this.head.count - page * ENTRIES_PER_PAGE) - 1;
+    let high = this.#entriesIn(page) - 1;
     while (low <= high) {
       const middle = (low + high) >>> 1;
       const at = middle * ENTRY_BYTES;
