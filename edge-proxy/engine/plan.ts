@@ -50,13 +50,14 @@ export async function planDisk(
   if (disk.changed !== undefined && sameSize) {
     const changed = toPageRanges(disk.changed, sizeBytes, shared);
     const segments = segmentsTouched(changed);
-    const parentTable = known?.table ?? (await tableFromVault(image.root, sizeBytes, segments, reading));
+    const parentTable = known?.table ?? (await tableFromVault(image.root, sizeBytes, reading));
+    await learnFacts(parentTable, segments, reading);
     const plan: DiskPlan = {
       ...base,
       mode: 'changes',
       changed,
       parent: parentTable.memory,
-      ...(known && { fingerprintsPath: known.fingerprintsPath }),
+      ...(known && { fingerprints: { path: known.fingerprintsPath, sums: known.sums } }),
     };
     const toReadBytes = countPages(intersect(changed, allocated, shared)) * PAGE_BYTES;
     return {
@@ -78,7 +79,7 @@ export async function planDisk(
       mode: 'compare',
       changed: none,
       parent: known.table.memory,
-      fingerprintsPath: known.fingerprintsPath,
+      fingerprints: { path: known.fingerprintsPath, sums: known.sums },
     };
     const table = copyOf(known.table);
     const touched = new Set(segments);
@@ -119,22 +120,21 @@ function copyOf(table: LeafTable): LeafTable {
   return new LeafTable(memory);
 }
 
-/** The parent's leaf table from its image tree; facts are read of the segments that will be needed only. */
-async function tableFromVault(
-  root: string | null,
-  sizeBytes: number,
-  needed: readonly number[],
-  { reader }: VaultReading,
-): Promise<LeafTable> {
+/** The parent's leaf table from its image tree; of the leaves, only ids. */
+async function tableFromVault(root: string | null, sizeBytes: number, { reader }: VaultReading): Promise<LeafTable> {
   const table = LeafTable.allocate(segmentsOf(sizeBytes));
   for (let segment = 0; segment < table.segments; segment++) table.setZero(segment);
-  const wanted = new Set(needed);
   const image = { root: root === null ? null : Buffer.from(root, 'hex'), sizeBytes };
-  for await (const { segment, id } of listLeaves(image, (node) => reader.read(node))) {
-    const facts = wanted.has(segment)
-      ? decodeLeaf(await reader.read(id))
-      : { depth: 0, patchChunks: 0, patchedPages: 0 };
-    table.setLeaf(segment, id, facts);
-  }
+  for await (const { segment, id } of listLeaves(image, (node) => reader.read(node))) table.setLeaf(segment, id, null);
   return table;
+}
+
+/** Reads the leaves whose facts a table lacks, of the segments that will be worked on. */
+async function learnFacts(table: LeafTable, segments: readonly number[], { reader }: VaultReading): Promise<void> {
+  for (const segment of segments) {
+    const entry = table.get(segment);
+    if (entry.kind !== 'leaf' || entry.facts !== null) continue;
+    const id = Buffer.from(entry.id);
+    table.setLeaf(segment, id, decodeLeaf(await reader.read(id)));
+  }
 }

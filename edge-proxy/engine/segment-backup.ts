@@ -32,7 +32,7 @@ interface OpenDisk {
   readonly plan: DiskPlan;
   readonly reader: DiskReader;
   readonly table: LeafTable | undefined;
-  readonly fingerprints: number | undefined;
+  readonly fingerprints: { readonly descriptor: number; readonly sums: Buffer } | undefined;
 }
 
 /**
@@ -61,7 +61,10 @@ export class SegmentBackup {
       plan,
       reader,
       table: plan.parent && new LeafTable(plan.parent),
-      fingerprints: plan.fingerprintsPath === undefined ? undefined : openSync(plan.fingerprintsPath, 'r'),
+      fingerprints: plan.fingerprints && {
+        descriptor: openSync(plan.fingerprints.path, 'r'),
+        sums: Buffer.from(plan.fingerprints.sums),
+      },
     }));
     this.#cutter = cutter;
     this.#writer = writer;
@@ -100,17 +103,18 @@ export class SegmentBackup {
     const dirty = this.#dirtyPages(unit, parent);
     this.#meter.mark('hash');
     if (dirty.length === 0) return result({ kind: 'same' });
-    if (parent.kind === 'zero' || this.#deservesNewCut(unit, parent.facts, dirty.length)) {
+    const facts = parent.kind === 'leaf' ? parent.facts : null;
+    if (parent.kind === 'zero' || facts === null || this.#deservesNewCut(unit, facts, dirty.length)) {
       await this.#readAndHash(unit, (take) =>
         eachRange(plan.allocated, unit.segment * SEGMENT_PAGES, this.#endPage(unit), take),
       );
       return result(...this.#cutPresent(unit));
     }
-    return result(...this.#patch(unit, parent, dirty));
+    return result(...this.#patch(unit, { id: parent.id, facts }, dirty));
   }
 
   close(): void {
-    for (const { fingerprints } of this.#disks) if (fingerprints !== undefined) closeSync(fingerprints);
+    for (const { fingerprints } of this.#disks) if (fingerprints) closeSync(fingerprints.descriptor);
   }
 
   #endPage(unit: Unit): number {
@@ -296,8 +300,10 @@ export class SegmentBackup {
     const all = unit.disk.plan.mode === 'compare';
     if (all) this.#fillZeros(unit, 0, unit.pages);
     const stored = unit.disk.fingerprints;
-    const known = parent.kind === 'leaf' && stored !== undefined;
-    if (known) readFingerprints(stored, unit.segment, this.#fingerprints);
+    const known =
+      parent.kind === 'leaf' &&
+      stored !== undefined &&
+      readFingerprints(stored.descriptor, stored.sums, unit.segment, this.#fingerprints);
     for (let page = 0; page < unit.pages; page++) {
       if (this.#present[page] === 0) continue;
       const same =
@@ -317,7 +323,7 @@ export class SegmentBackup {
   /** Stores the changed pages alone, one behind the other, and maps them over the parent. */
   #patch(
     unit: Unit,
-    parent: LeafEntry & { readonly kind: 'leaf' },
+    parent: { readonly id: Buffer; readonly facts: LeafFacts },
     dirty: readonly number[],
   ): [UnitOutcome, Uint8Array] {
     const fingerprints = recordSome(unit.segment, dirty, this.#hashes, this.#zero);

@@ -22,7 +22,7 @@ export interface DiskPlan {
   /** The parent's {@link LeafTable}, or absent. */
   readonly parent?: SharedArrayBuffer;
   /** The parent's page fingerprints, where the proxy holds them. */
-  readonly fingerprintsPath?: string;
+  readonly fingerprints?: { readonly path: string; readonly sums: SharedArrayBuffer };
 }
 
 /** What became of a segment. Plain data: crosses threads. */
@@ -50,12 +50,14 @@ const ROW_BYTES = ID_BYTES + 8;
 const NONE = 0;
 const ZERO = 1;
 const LEAF = 2;
+/** A leaf of which only the id is known so far. */
+const LEAF_BARE = 3;
 
 /** A segment's entry in a parent's table. */
 export type LeafEntry =
   | { readonly kind: 'none' }
   | { readonly kind: 'zero' }
-  | { readonly kind: 'leaf'; readonly id: Buffer; readonly facts: LeafFacts };
+  | { readonly kind: 'leaf'; readonly id: Buffer; readonly facts: LeafFacts | null };
 
 /** Leaf ids and facts of all segments of a disk: 40 bytes each. */
 export class LeafTable {
@@ -83,21 +85,22 @@ export class LeafTable {
     const kind = this.#rows[at + ID_BYTES];
     if (kind === NONE) return { kind: 'none' };
     if (kind === ZERO) return { kind: 'zero' };
-    return {
-      kind: 'leaf',
-      id: this.#rows.subarray(at, at + ID_BYTES),
-      facts: {
-        depth: this.#rows[at + 33]!,
-        patchChunks: this.#rows.readUInt16LE(at + 34),
-        patchedPages: this.#rows.readUInt16LE(at + 36),
-      },
+    const id = this.#rows.subarray(at, at + ID_BYTES);
+    if (kind === LEAF_BARE) return { kind: 'leaf', id, facts: null };
+    const facts = {
+      depth: this.#rows[at + 33]!,
+      patchChunks: this.#rows.readUInt16LE(at + 34),
+      patchedPages: this.#rows.readUInt16LE(at + 36),
     };
+    return { kind: 'leaf', id, facts };
   }
 
-  setLeaf(segment: number, id: Uint8Array, facts: LeafFacts): void {
+  /** @param facts  `null`: not known; they are read from the node when they are needed */
+  setLeaf(segment: number, id: Uint8Array, facts: LeafFacts | null): void {
     const at = segment * ROW_BYTES;
     this.#rows.set(id, at);
-    this.#rows[at + ID_BYTES] = LEAF;
+    this.#rows[at + ID_BYTES] = facts === null ? LEAF_BARE : LEAF;
+    if (facts === null) return;
     this.#rows[at + 33] = facts.depth;
     this.#rows.writeUInt16LE(Math.min(facts.patchChunks, 65_535), at + 34);
     this.#rows.writeUInt16LE(Math.min(facts.patchedPages, 65_535), at + 36);
@@ -116,7 +119,7 @@ export class LeafTable {
     const ids = Buffer.alloc(this.segments * ID_BYTES);
     for (let segment = 0; segment < this.segments; segment++) {
       const at = segment * ROW_BYTES;
-      if (this.#rows[at + ID_BYTES] === LEAF) this.#rows.copy(ids, segment * ID_BYTES, at, at + ID_BYTES);
+      if (this.#rows[at + ID_BYTES]! >= LEAF) this.#rows.copy(ids, segment * ID_BYTES, at, at + ID_BYTES);
     }
     return ids;
   }

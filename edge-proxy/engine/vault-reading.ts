@@ -68,7 +68,11 @@ export async function readPoint(
     );
   }
   try {
-    return decodePoint(found.content, vault.keys);
+    const point = decodePoint(found.content, vault.keys);
+    // Signed points are all genuine: only the name inside tells that this is the one that was asked for.
+    if (point.facts.point !== id || point.facts.machine !== machine)
+      throw new HoldfastError('damaged', `its object holds another point, ${point.facts.point}`);
+    return point;
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error;
     throw new HoldfastError(error.code, `Point ${id}: ${error.message}`, {

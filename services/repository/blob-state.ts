@@ -9,6 +9,8 @@ import type { Commit, Generation, Session, VaultState } from './state.ts';
 
 const LEASE_MS = 10 * 60_000;
 const SWAP_ATTEMPTS = 50;
+/** Swaps whose outcome stayed unknown, after the store's own retries, before that is reported. */
+const UNKNOWN_MAX = 3;
 
 const segmentRef = z.object({ key: z.string(), sizeBytes: z.number().int().positive() });
 const stateObject = z.object({
@@ -69,10 +71,15 @@ export class BlobVaultState implements VaultState {
     return state.generation;
   }
 
-  openSession(machine: Id<'machine'>, holder: string): Promise<Session> {
+  async openSession(machine: Id<'machine'>, holder: string): Promise<Session> {
     const id = makeId('session', this.#deps.clock.nowMs(), this.#deps.random.bytes(10));
-    return this.#change((state) => {
+    // The session's parent is looked for among the points' objects: all that are committed must be there.
+    await this.#writePending((await this.#load()).state);
+    return await this.#change((state) => {
       const now = this.#deps.clock.nowMs();
+      const own = state.sessions.find((session) => session.id === id);
+      // An earlier try took effect and its answer was lost.
+      if (own) return { next: state, result: sessionOf(own, state) };
       const other = state.sessions.find((session) => session.machine === machine);
       if (other && other.leaseUntilMs > now && this.#deps.mayBeAlive(other.holder)) {
         throw new HoldfastError('busy', `The machine is being backed up already, by ${other.holder}`, {
@@ -83,7 +90,7 @@ export class BlobVaultState implements VaultState {
       const session = { id, machine, token, startEpoch: state.epoch, holder, leaseUntilMs: now + LEASE_MS };
       return {
         next: { ...state, nextToken: token + 1, sessions: [...state.sessions.filter((s) => s !== other), session] },
-        result: { id, machine, token, startEpoch: state.epoch, generation: state.generation },
+        result: sessionOf(session, state),
       };
     });
   }
@@ -123,7 +130,10 @@ export class BlobVaultState implements VaultState {
       const written = await this.#deps.blobs.get(commit.pointKey);
       if (written === undefined || !content.equals(written.content)) throw error;
     });
-    await this.#writePending((await this.#load()).state);
+    // The swap was the commit. If the object cannot be written now, whoever comes next writes it.
+    await this.#load()
+      .then(({ state }) => this.#writePending(state))
+      .catch(() => undefined);
   }
 
   abandon(session: Session): Promise<void> {
@@ -164,12 +174,18 @@ export class BlobVaultState implements VaultState {
   }
 
   async #change<T>(step: (state: State) => { readonly next: State; readonly result: T }): Promise<T> {
+    let unknown = 0;
     for (let attempt = 0; attempt < SWAP_ATTEMPTS; attempt++) {
       const { state, version } = await this.#load();
       const { next, result } = step(state);
       if (next === state) return result;
-      if ((await this.#deps.blobs.replaceIf(STATE_KEY, Buffer.from(JSON.stringify(next)), version)) !== undefined)
-        return result;
+      try {
+        if ((await this.#deps.blobs.replaceIf(STATE_KEY, Buffer.from(JSON.stringify(next)), version)) !== undefined)
+          return result;
+      } catch (error) {
+        // The swap may have taken effect all the same: the step is asked again, and finds what it did before.
+        if (!(error instanceof HoldfastError) || !error.retryable || ++unknown === UNKNOWN_MAX) throw error;
+      }
       await this.#deps.clock.sleep(5 + this.#deps.random.fraction() * 20 * attempt);
     }
     throw new HoldfastError('busy', 'The vault’s state kept changing under us', {
@@ -178,6 +194,11 @@ export class BlobVaultState implements VaultState {
       remedy: 'Try again',
     });
   }
+}
+
+function sessionOf(session: State['sessions'][number], { generation }: State): Session {
+  const { id, machine, token, startEpoch } = session;
+  return { id, machine, token, startEpoch, generation };
 }
 
 function fenced(): HoldfastError {

@@ -91,24 +91,28 @@ export async function* listLeaves(
   to = segmentsOf(image.sizeBytes),
 ): AsyncGenerator<{ readonly segment: number; readonly id: Buffer }> {
   if (image.root === null) return;
+  const segments = segmentsOf(image.sizeBytes);
   const walk = async function* (
     id: Buffer,
     level: number,
     first: number,
   ): AsyncGenerator<{ segment: number; id: Buffer }> {
     if (level === 0) {
-      yield { segment: first, id };
+      if (first >= from && first < to) yield { segment: first, id };
       return;
     }
     const reach = NODE_FANOUT ** (level - 1);
     const children = decodeInner(await readNode(id), level);
+    // A node with too few children would turn what it lacks into zeros.
+    if (children.length !== Math.min(NODE_FANOUT, Math.ceil((segments - first) / reach)))
+      throw new HoldfastError('damaged', `An inner node of an image is damaged: it has ${children.length} children`);
     for (let i = 0; i < children.length; i++) {
       const start = first + i * reach;
       const child = children[i];
       if (child && start < to && start + reach > from) yield* walk(child, level - 1, start);
     }
   };
-  yield* walk(image.root, treeHeight(segmentsOf(image.sizeBytes)), 0);
+  yield* walk(image.root, treeHeight(segments), 0);
 }
 
 /** A leaf with all its predecessors laid together: runs that cover the whole segment in order. */

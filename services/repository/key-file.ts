@@ -71,30 +71,35 @@ export async function readKeyFile(text: string, passphrase: string | undefined):
     });
   }
   const sealed = Buffer.from(file.keys, 'base64');
+  if (sealed.length <= NONCE_BYTES + TAG_BYTES) throw noKeyFile();
   const key = await stretch(passphrase, Buffer.from(file.scrypt.salt, 'base64'), file.scrypt.n);
+  const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, NONCE_BYTES));
+  decipher.setAAD(Buffer.from(file.vault));
+  decipher.setAuthTag(sealed.subarray(sealed.length - TAG_BYTES));
+  let plain: Buffer;
   try {
-    const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, NONCE_BYTES));
-    decipher.setAAD(Buffer.from(file.vault));
-    decipher.setAuthTag(sealed.subarray(sealed.length - TAG_BYTES));
-    return decodeKeys(
-      Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES, sealed.length - TAG_BYTES)), decipher.final()]),
-    );
+    plain = Buffer.concat([decipher.update(sealed.subarray(NONCE_BYTES, sealed.length - TAG_BYTES)), decipher.final()]);
   } catch (cause) {
     throw new HoldfastError('wrong-key', 'The passphrase does not open the key file', {
       cause,
       remedy: 'Check the passphrase file: its first line, without the line end, is the passphrase',
     });
   }
+  return decodeKeys(plain);
 }
 
 function parse(text: string): KeyFile {
   try {
     return keyFile.parse(JSON.parse(text));
   } catch {
-    throw new HoldfastError('damaged', 'This is not a Holdfast key file', {
-      remedy: 'Give the file that `vault init` wrote, or your copy of it',
-    });
+    throw noKeyFile();
   }
+}
+
+function noKeyFile(): HoldfastError {
+  return new HoldfastError('damaged', 'This is not a Holdfast key file', {
+    remedy: 'Give the file that `vault init` wrote, or your copy of it',
+  });
 }
 
 function format(file: KeyFile): string {

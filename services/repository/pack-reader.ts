@@ -1,4 +1,4 @@
-import { HoldfastError } from '#contract/errors.ts';
+import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
 import type { Blobs } from '#ports/blobs.ts';
 import type { ChunkNamer } from './chunk.ts';
 import type { ChunkLocation, IndexedPack } from './index-segment.ts';
@@ -33,7 +33,7 @@ export class PackReader {
 
   /**
    * Where a chunk lies, from the first of its places whose footer agrees.
-   * Throws `missing` if the index does not know it, or what the last place failed with.
+   * Throws `missing` if the index does not know it, or what a place failed with: a failure of the store if there was one.
    */
   async find(id: Buffer): Promise<{ readonly pack: IndexedPack; readonly slot: PackSlot }> {
     return await this.#firstPlace(id, async (place) => place);
@@ -71,7 +71,9 @@ export class PackReader {
         if (!slot?.id.equals(id)) throw damaged(id, pack, 'the index and the pack’s footer disagree');
         return await use({ pack, slot });
       } catch (error) {
-        failure = error;
+        // What the store could not answer now may be whole: it outranks what another place has lost.
+        const isLoss = isHoldfastError(error, 'damaged') || isHoldfastError(error, 'missing');
+        if (failure === undefined || !isLoss) failure = error;
       }
     }
     throw (
