@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { HoldfastError } from '#contract/errors.ts';
-import { makeId } from '#contract/ids.ts';
+import { makeId, timeOfId } from '#contract/ids.ts';
 import { MACHINE_MAX_DISKS } from '#contract/limits.ts';
 import { buildTree } from '#repository/image.ts';
 import type { Point } from '#repository/point.ts';
@@ -59,7 +59,11 @@ export async function runBackup(request: BackupRequest, context: EngineContext):
           vault: vault.id,
           machine: machine.id,
           // Ids order points; a clock that was set back must not put the new one behind its parent.
-          point: makeId('point', Math.max(takenAtMs, (parent?.facts.takenAtMs ?? 0) + 1), context.random.bytes(10)),
+          point: makeId(
+            'point',
+            Math.max(takenAtMs, parent === undefined ? 0 : timeOfId(parent.facts.point) + 1),
+            context.random.bytes(10),
+          ),
           parent: parent?.facts.point ?? null,
           takenAtMs,
           disks: planned.map(({ disk }, i) => ({ root: roots[i]?.toString('hex') ?? null, sizeBytes: disk.sizeBytes })),

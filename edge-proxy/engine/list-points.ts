@@ -10,6 +10,7 @@ export type ListedPoint =
 
 /** All points of a vault, or of one machine, machine by machine, oldest first. Damaged ones are listed as such. */
 export async function* listPoints(vault: OpenVault, machine?: Id<'machine'>): AsyncGenerator<ListedPoint> {
+  await vault.state.generation(); // points that are committed, but not written yet, are written now
   let cursor: string | undefined;
   do {
     const page = await vault.blobs.list(machine === undefined ? 'points/' : `points/${machine}/`, cursor);

@@ -37,6 +37,7 @@ export async function openReading(
 
 /** Ids of a machine's points, oldest first. */
 export async function listPointIds(vault: OpenVault, machine: Id<'machine'>): Promise<Id<'point'>[]> {
+  await vault.state.generation(); // points that are committed, but not written yet, are written now
   const ids: Id<'point'>[] = [];
   let cursor: string | undefined;
   do {

@@ -3,7 +3,7 @@ import { decodeInner, type Image, segmentsOf, treeHeight } from '#repository/ima
 import { decodeLeaf } from '#repository/leaf.ts';
 import { packKey } from '#repository/names.ts';
 import { NODE_FANOUT, SEGMENT_BYTES } from '#repository/parameters.ts';
-import { listPoints } from './list-points.ts';
+import { type ListedPoint, listPoints } from './list-points.ts';
 import type { EngineContext, LostRange, OpenVault } from './request.ts';
 import { checkDisk } from './restore.ts';
 import { openReading, type VaultReading } from './vault-reading.ts';
@@ -29,19 +29,19 @@ const LOST_MAX = 1000;
  * opened and compared with its id, just as a restore would do. Nodes that points share are read once.
  */
 export async function verifyVault(vault: OpenVault, context: EngineContext, readData: boolean): Promise<VerifyResult> {
-  const generation = await vault.state.generation();
-  const reading = await openReading(vault, generation, context);
+  // In this order: an index read before a point was committed would not know the point's chunks.
+  const points: ListedPoint[] = [];
+  for await (const listed of listPoints(vault)) points.push(listed);
+  const reading = await openReading(vault, await vault.state.generation(), context);
   using _known = reading.known;
   const lost: LostRange[] = [];
   const damagedPoints: { point: string; message: string }[] = [];
   const badPacks = await checkPacks(vault, reading, context);
   const seen = new Set<string>();
-  let points = 0;
   let disks = 0;
   let readBytes = 0;
-  for await (const listed of listPoints(vault)) {
+  for (const listed of points) {
     context.signal?.throwIfAborted();
-    points++;
     if ('damage' in listed) {
       damagedPoints.push({ point: listed.id, message: listed.damage.message });
       continue;
@@ -65,7 +65,7 @@ export async function verifyVault(vault: OpenVault, context: EngineContext, read
       }
     }
   }
-  return { points, disks, packs: badPacks.checked, nodes: seen.size, readBytes, lost, damagedPoints };
+  return { points: points.length, disks, packs: badPacks.checked, nodes: seen.size, readBytes, lost, damagedPoints };
 }
 
 /** Looks at every pack that the index names: is it there, with the right size and a sound footer? */

@@ -53,6 +53,14 @@ export function crockford(bytes: Uint8Array): string {
   return text;
 }
 
+/** Milliseconds since 1970 of which an id was made by {@link makeId}. */
+export function timeOfId(id: Id<IdKind>): number {
+  const start = id.indexOf('_') + 1;
+  let value = 0; // ten digits are 50 bits, of which the first two are 0
+  for (const digit of id.slice(start, start + 10)) value = value * 32 + ALPHABET.indexOf(digit);
+  return value;
+}
+
 /**
  * A new id: 48 bits of time and 80 random bits.
  *
