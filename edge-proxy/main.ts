@@ -37,6 +37,8 @@ const { values } = parseArgs({
 const stop = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => {
+    // A terminal's Ctrl-C reaches us and whoever started us, who will tell us to stop: once is enough.
+    if (values['stop-with-stdin'] && name !== 'SIGTERM') return;
     if (stop.signal.aborted) process.exit(1);
     stop.abort(new HoldfastError('cancelled', `Stopped by ${name}`));
   });

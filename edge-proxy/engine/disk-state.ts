@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { segmentsOf } from '#repository/image.ts';
 import { sha256 } from '#repository/sha256.ts';
-import { writeFailure } from '../sources/file-errors.ts';
 import { applyFingerprintLog, SUM_BYTES } from './fingerprints.ts';
 import { LeafTable } from './unit.ts';
 
@@ -59,8 +58,7 @@ export class DiskState {
     const is = (file: StateFile | NextFile | undefined) =>
       file !== undefined && root !== undefined && file.root === root && file.sizeBytes === sizeBytes;
     const next = await state.#read('next.json', nextFile);
-    // What cannot be finished is not known, and fails no backup.
-    if (next && is(next)) await state.#apply(next).catch(() => undefined);
+    if (next && is(next)) await state.#apply(next).catch(() => undefined); // without it, nothing is known
     await Promise.all(['next.json', 'next.table', 'next.log'].map((name) => rm(join(folder, name), { force: true })));
     const held = await state.#read('state.json', stateFile);
     if (!held || !is(held)) return { state };
@@ -82,15 +80,16 @@ export class DiskState {
     this.#logBytes += record.length;
   }
 
-  /** Makes everything ready for the image that is about to be committed. Throws `target-full` if the cache's disk is. */
+  /**
+   * Makes everything ready for the image that is about to be committed. A full disk under the cache fails no
+   * backup: what is known then stays the old image's, and the next backup reads everything.
+   */
   async prepare(root: string | null, sizeBytes: number, table: LeafTable): Promise<void> {
     const at = (name: string) => join(this.#folder, name);
     const log = this.#log;
     try {
       if (this.#logFailure) throw this.#logFailure;
-      // A failure comes to the callback before it comes as an event.
-      if (log)
-        await new Promise<void>((done, fail) => log.end((error?: Error | null) => (error ? fail(error) : done())));
+      if (log) await endOf(log);
       else await writeFile(at('next.log'), '');
       await writeFile(at('next.table'), table.bytes, { mode: 0o600 });
       await writeJson(at('next.json'), {
@@ -101,8 +100,8 @@ export class DiskState {
         logSha256: this.#logHash.digest('hex'),
         baseSha256: this.#baseSha256,
       } satisfies NextFile);
-    } catch (cause) {
-      throw writeFailure(this.#folder, cause);
+    } catch {
+      await rm(at('next.json'), { force: true }).catch(() => undefined);
     }
   }
 
@@ -152,6 +151,13 @@ export interface KnownDisk {
   readonly fingerprintsPath: string;
   /** Of each segment's fingerprints, for `readFingerprints`. */
   readonly sums: SharedArrayBuffer;
+}
+
+function endOf(log: WriteStream): Promise<void> {
+  return new Promise((resolve, reject) => {
+    log.once('error', reject);
+    log.end((error?: Error | null) => (error ? reject(error) : resolve()));
+  });
 }
 
 /** A file's bytes if they are what was written. */

@@ -44,11 +44,12 @@ export async function planDisk(
     sizeBytes,
   );
   const allocated = toPageRanges(disk.allocated ?? [{ offset: 0, length: sizeBytes }], sizeBytes, shared);
-  const base = { locator: disk.locator, sizeBytes, allocated };
+  const forced = toPageRanges(disk.forced ?? [], sizeBytes, shared);
+  const base = { locator: disk.locator, sizeBytes, allocated, forced };
   const none = toPageRanges([], 0, shared);
 
   if (disk.changed !== undefined && sameSize) {
-    const changed = toPageRanges(disk.changed, sizeBytes, shared);
+    const changed = toPageRanges([...disk.changed, ...(disk.forced ?? [])], sizeBytes, shared);
     const segments = segmentsTouched(changed);
     const parentTable = known?.table ?? (await tableFromVault(image.root, sizeBytes, reading));
     await learnFacts(parentTable, segments, reading);

@@ -49,6 +49,8 @@ export interface BackupDisk {
   readonly allocated?: readonly Extent[];
   /** Ranges that may differ from the parent point. Absent: everything is read and compared. */
   readonly changed?: readonly Extent[];
+  /** Ranges that are read and stored whatever the change list and the fingerprints say: their stored copies are in doubt. */
+  readonly forced?: readonly Extent[];
 }
 
 export type Phase = 'preparing' | 'reading' | 'uploading' | 'committing' | 'restoring' | 'verifying' | 'done';

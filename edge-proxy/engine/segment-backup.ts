@@ -49,6 +49,7 @@ export class SegmentBackup {
   readonly #zero = new Uint8Array(SEGMENT_PAGES);
   /** What is known of each page in this unit: nothing (0), KNOWN_ZERO or IN_BUFFER. */
   readonly #present = new Uint8Array(SEGMENT_PAGES);
+  readonly #forced = new Uint8Array(SEGMENT_PAGES);
   readonly #fingerprints = Buffer.alloc(SEGMENT_PAGES * FINGERPRINT_BYTES);
 
   constructor(
@@ -304,12 +305,20 @@ export class SegmentBackup {
       parent.kind === 'leaf' &&
       stored !== undefined &&
       readFingerprints(stored.descriptor, stored.sums, unit.segment, this.#fingerprints);
+    this.#forced.fill(0);
+    const base = unit.segment * SEGMENT_PAGES;
+    eachRange(
+      unit.disk.plan.forced,
+      base,
+      base + unit.pages,
+      (first, end) => void this.#forced.fill(1, first - base, end - base),
+    );
     for (let page = 0; page < unit.pages; page++) {
       if (this.#present[page] === 0) continue;
       const same =
         parent.kind === 'zero'
           ? this.#zero[page] === 1
-          : known && fingerprintMatches(this.#fingerprints, page, this.#hashes, this.#zero);
+          : known && this.#forced[page] === 0 && fingerprintMatches(this.#fingerprints, page, this.#hashes, this.#zero);
       if (!same) dirty.push(page);
     }
     this.#meter.count('unchanged', (unit.pages - dirty.length) * PAGE_BYTES);

@@ -19,6 +19,8 @@ export interface DiskPlan {
   readonly allocated: PageRanges;
   /** Pages that may differ from the parent; used in mode `changes`. */
   readonly changed: PageRanges;
+  /** Pages that count as changed whatever their fingerprints say. */
+  readonly forced: PageRanges;
   /** The parent's {@link LeafTable}, or absent. */
   readonly parent?: SharedArrayBuffer;
   /** The parent's page fingerprints, where the proxy holds them. */

@@ -16,6 +16,8 @@ const STARTED_MS = 2000;
 /** A log that has grown beyond this begins anew at the next start. */
 const LOG_MAX_BYTES = 16 * 1024 * 1024;
 const TOKEN_SECONDS = 3600;
+/** A proxy usually reports within a second of its start. */
+const SILENT_MS = 15_000;
 
 export interface ProxyProcessOptions {
   readonly plane: RunningControlPlane;
@@ -62,7 +64,12 @@ export async function superviseProxy(options: ProxyProcessOptions): Promise<Prox
   })();
   return {
     async online(signal) {
+      let sayAtMs = clock.monotonicMs() + SILENT_MS;
       while (!signal.aborted) {
+        if (clock.monotonicMs() >= sayAtMs) {
+          options.log(`The proxy has not reported yet; its log says why: ${options.logFile}`);
+          sayAtMs = Number.POSITIVE_INFINITY;
+        }
         const page = await listProxies(plane.services, { tenant: plane.tenant.id }, { limit: 200 });
         const found = page.items.find(({ lastSeenAt = '' }) => Date.parse(lastSeenAt) >= startedMs);
         if (found !== undefined) return found.id;

@@ -103,7 +103,9 @@ describe('the embedded control plane with its proxy', { timeout: 120_000 }, () =
       runs.map((run) => run.id),
       [second.id, first.id],
     );
+    const proxy = await up.proxyPid();
     assert.equal(await up.stop(), 0);
+    assert.ok(!isAlive(proxy), 'the proxy stops with its control plane');
     assert.equal(up.stderr(), '');
   });
 
