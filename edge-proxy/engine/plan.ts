@@ -37,7 +37,9 @@ export async function planDisk(
 ): Promise<PlannedDisk> {
   const { sizeBytes } = disk;
   const image = parent?.facts.disks[index];
-  const sameSize = image !== undefined && image.sizeBytes === sizeBytes;
+  // What the vault has lost must not be built upon: the new point would be lost with it.
+  const isThere = !image?.root || reading.known.has(Buffer.from(image.root, 'hex'));
+  const sameSize = image !== undefined && image.sizeBytes === sizeBytes && isThere;
   const { state, known } = await DiskState.open(
     join(folder, 'disks', `${machine}-${index}`),
     sameSize ? image.root : undefined,
@@ -103,7 +105,7 @@ export async function planDisk(
     state,
     segments,
     table,
-    why: whyWhole(parent, image !== undefined, sameSize),
+    why: isThere ? whyWhole(parent, image !== undefined, sameSize) : 'the vault has lost the earlier point’s maps',
     toReadBytes,
   };
 }

@@ -1,8 +1,14 @@
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
+import { sha256 } from '#repository/sha256.ts';
 
-const restoreFile = z.object({ restore: z.string(), doneWindows: z.array(z.number().int().nonnegative()) });
+const restoreFile = z.object({
+  restore: z.string(),
+  doneWindows: z.array(z.number().int().nonnegative()),
+  /** SHA-256 of the above: a flipped digit would leave a window unwritten. */
+  sha256: z.string(),
+});
 
 /** Which windows of an interrupted restore are on the target for good. */
 export class RestoreJournal {
@@ -21,7 +27,8 @@ export class RestoreJournal {
     await mkdir(dirname(path), { recursive: true });
     try {
       const found = restoreFile.parse(JSON.parse(await readFile(path, 'utf8')));
-      if (found.restore === restore) return new RestoreJournal(path, restore, new Set(found.doneWindows));
+      if (found.restore === restore && found.sha256 === sumOf(restore, found.doneWindows))
+        return new RestoreJournal(path, restore, new Set(found.doneWindows));
     } catch {
       // Absent or torn: everything is restored from the start.
     }
@@ -32,7 +39,9 @@ export class RestoreJournal {
   /** Call only once the window's bytes survive a crash. */
   async add(window: number): Promise<void> {
     this.done.add(window);
-    const text = JSON.stringify({ restore: this.#restore, doneWindows: [...this.done] });
+    const doneWindows = [...this.done];
+    const sum = sumOf(this.#restore, doneWindows);
+    const text = JSON.stringify({ restore: this.#restore, doneWindows, sha256: sum });
     await writeFile(`${this.#path}.new`, text, { mode: 0o600, flush: true });
     await rename(`${this.#path}.new`, this.#path);
   }
@@ -40,4 +49,8 @@ export class RestoreJournal {
   async finish(): Promise<void> {
     await rm(this.#path, { force: true });
   }
+}
+
+function sumOf(restore: string, doneWindows: readonly number[]): string {
+  return sha256(Buffer.from(JSON.stringify([restore, doneWindows]))).toString('hex');
 }

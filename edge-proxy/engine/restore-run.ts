@@ -1,8 +1,9 @@
 import { availableParallelism } from 'node:os';
-import { type ErrorReport, errorFrom, HoldfastError, isHoldfastError } from '#contract/errors.ts';
+import { type ErrorReport, errorFrom, HoldfastError } from '#contract/errors.ts';
 import type { Blobs } from '#ports/blobs.ts';
 import { encodeKeys, type VaultKeys } from '#repository/keys.ts';
 import type { PackReader } from '#repository/pack-reader.ts';
+import { isLoss } from './loss.ts';
 import { type Fetch, type RestoreWindow, withRange } from './restore-plan.ts';
 import type { FromRestoreWorker, RestoreWorkerData, ToRestoreWorker, WorkerTarget } from './restore-worker.ts';
 import { allocateMeters } from './stages.ts';
@@ -89,7 +90,7 @@ export class RestoreRun {
       bad = await this.#task({ type: 'chunks', ...place, bytes, chunks: fetch.chunks }, [bytes.buffer]);
     } catch (error) {
       // A store that cannot be reached says nothing about the chunks in it.
-      if (!isHoldfastError(error, 'missing') && !isHoldfastError(error, 'damaged')) throw error;
+      if (!isLoss(error)) throw error;
       bad = fetch.chunks.map((_, chunk) => ({ chunk, error: error as unknown as ErrorReport }));
     }
     for (const { chunk, error } of bad) await this.#readElsewhere(fetch, chunk, error, place);
@@ -108,7 +109,7 @@ export class RestoreRun {
     try {
       content = await this.#reader.read(Buffer.from(chunk.id));
     } catch (error) {
-      if (!isHoldfastError(error, 'missing') && !isHoldfastError(error, 'damaged')) throw error;
+      if (!isLoss(error)) throw error;
       throw withRange(
         new HoldfastError(
           failure.code,

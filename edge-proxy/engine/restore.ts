@@ -7,6 +7,7 @@ import type { Point } from '#repository/point.ts';
 import { sha256 } from '#repository/sha256.ts';
 import type { DiskLocator, DiskWriter } from '../sources/disk.ts';
 import { openDiskWriter } from '../sources/open-disk.ts';
+import { isLoss } from './loss.ts';
 import { reportProgress } from './progress.ts';
 import type { EngineContext, Phase, RestoreRequest, RestoreResult } from './request.ts';
 import { RestoreJournal } from './restore-journal.ts';
@@ -29,13 +30,13 @@ export async function runRestore(request: RestoreRequest, context: EngineContext
   const { vault, target } = request;
   const point = await readPoint(vault, request.machine, request.point);
   const image = imageOf(point, request.diskIndex);
-  const reading = await openReading(vault, await vault.state.generation(), context);
+  const reading = await openReading(vault, await vault.state.generation(), context, true);
   using _known = reading.known;
   try {
     if (target.kind === 'stream') return await restoreToStream(request, context, point, image, reading, target.output);
     return await restoreToDisk(request, context, point, image, reading, target);
   } catch (error) {
-    throw nameLoss(error, point, request.diskIndex);
+    throw nameLoss(error, point, request.diskIndex, image, reading);
   }
 }
 
@@ -46,7 +47,7 @@ export async function checkDisk(
 ): Promise<RestoreResult> {
   const point = await readPoint(request.vault, request.machine, request.point);
   const image = imageOf(point, request.diskIndex);
-  const reading = await openReading(request.vault, await request.vault.state.generation(), context);
+  const reading = await openReading(request.vault, await request.vault.state.generation(), context, true);
   using _known = reading.known;
   const windows = [...windowsOf(image, WINDOW_BYTES)];
   try {
@@ -57,7 +58,7 @@ export async function checkDisk(
       },
     );
   } catch (error) {
-    throw nameLoss(error, point, request.diskIndex);
+    throw nameLoss(error, point, request.diskIndex, image, reading);
   }
 }
 
@@ -89,7 +90,8 @@ async function restoreToDisk(
     join(vaultFolder(context, request.vault), 'restores', name.toString('hex').slice(0, 32)),
     JSON.stringify([point.facts.point, request.diskIndex, locator, rollback]),
   );
-  const resume = journal.done.size > 0 && (rollback || (await isStillThere(locator, image.sizeBytes)));
+  // What others can write to (a device, an export, a disk that is rolled back) may have changed since.
+  const resume = journal.done.size > 0 && !rollback && (await isStillThere(locator, image.sizeBytes));
   if (!resume) {
     journal.done.clear();
     if (!rollback) await removeFile(locator);
@@ -107,8 +109,7 @@ async function restoreToDisk(
     const left = windows.map((window, index) => ({ ...window, index })).filter(({ index }) => !journal.done.has(index));
     const resumedBytes = Math.min(image.sizeBytes, (windows.length - left.length) * WINDOW_BYTES);
     // The file of an interrupted restore was new when it began: what was not written yet is still zero.
-    const startsZero =
-      writer.startsZero || request.freshTarget === true || (resume && !rollback && (await isRegularFile(locator)));
+    const startsZero = writer.startsZero || request.freshTarget === true || resume;
     const target: WorkerTarget = { kind: 'disk', locator, rollback, startsZero };
     const result = await inRun(
       { request, context, point, image, reading, target, phase: 'restoring', resumedBytes },
@@ -137,15 +138,11 @@ async function removeFile(locator: DiskLocator): Promise<void> {
   if (held?.isFile()) await rm(locator.path);
 }
 
-async function isRegularFile(locator: DiskLocator): Promise<boolean> {
-  return locator.kind === 'file' && (await stat(locator.path)).isFile();
-}
-
-/** False if the file of an interrupted restore is gone or another one by now. */
+/** True if the target is the file of an interrupted restore. */
 async function isStillThere(locator: DiskLocator, sizeBytes: number): Promise<boolean> {
-  if (locator.kind !== 'file') return true;
+  if (locator.kind !== 'file') return false;
   const held = await stat(locator.path).catch(() => undefined);
-  return held !== undefined && (!held.isFile() || held.size === sizeBytes);
+  return held?.isFile() === true && held.size === sizeBytes;
 }
 
 /** Makes finished windows durable in the background and writes them down. */
@@ -304,15 +301,20 @@ async function inRun(parts: RunParts, work: (run: RestoreRun) => Promise<void>):
   }
 }
 
-function nameLoss(error: unknown, point: Point, diskIndex: number): unknown {
-  if (!(error instanceof HoldfastError) || (error.code !== 'damaged' && error.code !== 'missing')) return error;
+/** Says which bytes of which disk of which point are lost: the whole disk, where no smaller range is known. */
+function nameLoss(error: unknown, point: Point, diskIndex: number, image: Image, reading: VaultReading): unknown {
+  if (!isLoss(error)) return error;
   const id: Id<'point'> = point.facts.point;
-  const { offset, length } = error.data as { readonly offset?: number; readonly length?: number };
-  const range = offset === undefined ? '' : `, bytes ${offset} to ${offset + (length ?? 0) - 1}`;
-  return new HoldfastError(error.code, `Point ${id}, disk ${diskIndex}${range}: ${error.message}`, {
-    cause: error,
-    data: { ...error.data, point: id, diskIndex },
-    remedy:
-      'Nothing wrong was written. Restore another point, or see with `vault verify --read-data` what else is affected',
-  });
+  const { offset = 0, length = image.sizeBytes } = error.data as { readonly offset?: number; readonly length?: number };
+  const why = error.code === 'missing' ? reading.lostIndex.map((lost) => `; ${lost.message}`).join('') : '';
+  return new HoldfastError(
+    error.code,
+    `Point ${id}, disk ${diskIndex}, bytes ${offset} to ${offset + length - 1}: ${error.message}${why}`,
+    {
+      cause: error,
+      data: { ...error.data, point: id, diskIndex, offset, length },
+      remedy:
+        'Nothing wrong was written. Restore another point, or see with `vault verify --read-data` what else is affected',
+    },
+  );
 }

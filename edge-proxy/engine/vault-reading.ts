@@ -5,7 +5,7 @@ import { ChunkNamer } from '#repository/chunk.ts';
 import { PackReader } from '#repository/pack-reader.ts';
 import { decodePoint, type Point, pointKey } from '#repository/point.ts';
 import { Sealer } from '#repository/seal.ts';
-import type { Generation } from '#repository/state.ts';
+import type { Generation, SegmentRef } from '#repository/state.ts';
 import { syncIndexCopies } from './index-copies.ts';
 import { type IndexCopy, KnownChunks } from './known-chunks.ts';
 import type { EngineContext, OpenVault } from './request.ts';
@@ -15,6 +15,8 @@ export interface VaultReading {
   readonly copies: readonly IndexCopy[];
   readonly known: KnownChunks;
   readonly reader: PackReader;
+  /** Index segments that cannot be used; what only they knew is missing. Always empty unless asked for. */
+  readonly lostIndex: readonly HoldfastError[];
 }
 
 /** The folder of a vault's caches and journals on this proxy. */
@@ -22,17 +24,24 @@ export function vaultFolder(context: EngineContext, vault: OpenVault): string {
   return join(context.cacheDir, vault.id);
 }
 
-/** Fetches what is new of the index and makes chunks readable. The caller disposes `known`. */
+/**
+ * Fetches what is new of the index and makes chunks readable. The caller disposes `known`.
+ * A lost part of the index is thrown, or with `tolerant` left out: a restore may not need it.
+ */
 export async function openReading(
   vault: OpenVault,
   generation: Generation,
   context: EngineContext,
+  tolerant = false,
 ): Promise<VaultReading> {
-  const copies = await syncIndexCopies(join(vaultFolder(context, vault), 'index'), generation, vault.blobs, context);
+  const folder = join(vaultFolder(context, vault), 'index');
+  const lostIndex: HoldfastError[] = [];
+  const onLost = tolerant ? (_: SegmentRef, error: HoldfastError) => void lostIndex.push(error) : undefined;
+  const copies = await syncIndexCopies(folder, generation, vault.blobs, context, onLost);
   const known = new KnownChunks(copies);
   const sealer = new Sealer(vault.keys, context.random);
   const reader = new PackReader(vault.blobs, sealer, new ChunkNamer(vault.keys.idKey), (id) => known.locations(id));
-  return { copies, known, reader };
+  return { copies, known, reader, lostIndex };
 }
 
 /** Ids of a machine's points, oldest first. */

@@ -1,14 +1,17 @@
 import { HoldfastError, reportOf } from '#contract/errors.ts';
+import { checkStateObject } from '#repository/blob-state.ts';
 import { decodeInner, type Image, segmentsOf, treeHeight } from '#repository/image.ts';
 import { decodeLeaf } from '#repository/leaf.ts';
-import { packKey } from '#repository/names.ts';
+import { packKey, STATE_KEY } from '#repository/names.ts';
+import { checkPackHeader, PACK_HEADER_BYTES } from '#repository/pack.ts';
 import { NODE_FANOUT, SEGMENT_BYTES } from '#repository/parameters.ts';
 import { type ListedPoint, listPoints } from './list-points.ts';
+import { isLoss } from './loss.ts';
 import type { EngineContext, LostRange, OpenVault } from './request.ts';
 import { checkDisk } from './restore.ts';
 import { openReading, type VaultReading } from './vault-reading.ts';
 
-/** What a verification found. It is sound if nothing is lost. */
+/** What a verification found. */
 export interface VerifyResult {
   readonly points: number;
   readonly disks: number;
@@ -17,6 +20,13 @@ export interface VerifyResult {
   readonly readBytes: number;
   readonly lost: readonly LostRange[];
   readonly damagedPoints: readonly { readonly point: string; readonly message: string }[];
+  /** Objects that are damaged or gone, whether or not a point needs them: packs, parts of the index. */
+  readonly damagedObjects: readonly { readonly key: string; readonly message: string }[];
+}
+
+/** True if every point can be restored and every object is what it must be. */
+export function isSound(result: VerifyResult): boolean {
+  return result.lost.length === 0 && result.damagedPoints.length === 0 && result.damagedObjects.length === 0;
 }
 
 /** Packs asked for at once. */
@@ -32,7 +42,7 @@ export async function verifyVault(vault: OpenVault, context: EngineContext, read
   // In this order: an index read before a point was committed would not know the point's chunks.
   const points: ListedPoint[] = [];
   for await (const listed of listPoints(vault)) points.push(listed);
-  const reading = await openReading(vault, await vault.state.generation(), context);
+  const reading = await openReading(vault, await vault.state.generation(), context, true);
   using _known = reading.known;
   const lost: LostRange[] = [];
   const damagedPoints: { point: string; message: string }[] = [];
@@ -59,13 +69,38 @@ export async function verifyVault(vault: OpenVault, context: EngineContext, read
         const { stats } = await checkDisk({ vault, machine: listed.machine, point: listed.id, diskIndex }, context);
         readBytes += stats.fetchedBytes;
       } catch (error) {
-        if (!(error instanceof HoldfastError) || (error.code !== 'damaged' && error.code !== 'missing')) throw error;
+        if (!isLoss(error)) throw error;
         const { offset, length } = error.data as { readonly offset?: number; readonly length?: number };
         report(offset ?? 0, length ?? image.sizeBytes, error);
       }
     }
   }
-  return { points: points.length, disks, packs: badPacks.checked, nodes: seen.size, readBytes, lost, damagedPoints };
+  const damagedObjects = [
+    ...(await checkState(vault)),
+    ...reading.lostIndex.map((error) => ({ key: String(error.data.key), message: error.message })),
+    ...[...badPacks.missing].map(([key, error]) => ({ key, message: reportOf(error).message })),
+  ].slice(0, LOST_MAX);
+  return {
+    points: points.length,
+    disks,
+    packs: badPacks.checked,
+    nodes: seen.size,
+    readBytes,
+    lost,
+    damagedPoints,
+    damagedObjects,
+  };
+}
+
+/** A damaged state hinders no restore, but the next backup. A vault of a control plane has none. */
+async function checkState(vault: OpenVault): Promise<{ key: string; message: string }[]> {
+  const found = await vault.blobs.get(STATE_KEY);
+  try {
+    if (found) checkStateObject(found.content);
+    return [];
+  } catch (error) {
+    return [{ key: STATE_KEY, message: reportOf(error).message }];
+  }
 }
 
 /** Looks at every pack that the index names: is it there, with the right size and a sound footer? */
@@ -90,9 +125,10 @@ async function checkPacks(
             throw new HoldfastError('damaged', `${key} has ${head.sizeBytes} bytes instead of ${pack.sizeBytes}`, {
               data: { key },
             });
+          checkPackHeader(await vault.blobs.getRange(key, 0, PACK_HEADER_BYTES));
           await reader.slots(pack);
         } catch (error) {
-          if (!(error instanceof HoldfastError) || (error.code !== 'damaged' && error.code !== 'missing')) throw error;
+          if (!isLoss(error)) throw error;
           missing.set(key, error);
         }
       }),
@@ -123,7 +159,7 @@ async function checkImage(
     if (seen.has(name)) return true;
     let sound = true;
     const fail = (error: unknown): boolean => {
-      if (!(error instanceof HoldfastError) || (error.code !== 'damaged' && error.code !== 'missing')) throw error;
+      if (!isLoss(error)) throw error;
       report(...rangeOf(segment, NODE_FANOUT ** level), error);
       return false;
     };

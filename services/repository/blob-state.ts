@@ -1,10 +1,11 @@
 import { z } from 'zod';
-import { HoldfastError } from '#contract/errors.ts';
+import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
 import { type Id, idSchema, makeId } from '#contract/ids.ts';
 import type { Blobs } from '#ports/blobs.ts';
 import type { Clock } from '#ports/clock.ts';
 import type { Random } from '#ports/random.ts';
 import { STATE_KEY } from './names.ts';
+import { sha256 } from './sha256.ts';
 import type { Commit, Generation, Session, VaultState } from './state.ts';
 
 const LEASE_MS = 10 * 60_000;
@@ -31,6 +32,8 @@ const stateObject = z.object({
   /** Points that are committed, but whose objects may not be written yet: whoever sees one writes it. */
   pending: z.array(z.object({ key: z.string(), content: z.base64() })),
 });
+/** With the SHA-256 of the state as {@link sumOf} makes it, so that no flipped digit is taken for the truth. */
+const summedState = stateObject.extend({ sha256: z.string().optional() });
 type State = z.infer<typeof stateObject>;
 
 const EMPTY: State = {
@@ -65,7 +68,11 @@ export class BlobVaultState implements VaultState {
   }
 
   async generation(): Promise<Generation> {
-    const { state } = await this.#load();
+    const { state } = await this.#load().catch(async (error: unknown) => {
+      // Whatever the state would have said: all that was ever stored is in the index that is there.
+      if (isHoldfastError(error, 'damaged')) return { state: await this.#rebuilt() };
+      throw error;
+    });
     // A vault on a read-only medium is readable all the same; its pending points wait.
     await this.#writePending(state).catch(() => undefined);
     return state.generation;
@@ -162,15 +169,31 @@ export class BlobVaultState implements VaultState {
 
   async #load(): Promise<{ readonly state: State; readonly version: string | null }> {
     const found = await this.#deps.blobs.get(STATE_KEY);
-    if (found === undefined) return { state: EMPTY, version: null };
+    if (found === undefined) return { state: await this.#rebuilt(), version: null };
     try {
-      return {
-        state: stateObject.parse(JSON.parse(Buffer.from(found.content).toString('utf8'))),
-        version: found.version,
-      };
+      return { state: decodeState(found.content), version: found.version };
     } catch (cause) {
-      throw new HoldfastError('damaged', `The vault's object ${STATE_KEY} is not readable`, { cause });
+      throw unreadable(cause);
     }
+  }
+
+  /**
+   * The state of a vault that has none (a new one, one whose state was lost, or the bucket of a control plane, which
+   * keeps its own): every index segment that is there is live. One that no point needs does no harm.
+   */
+  async #rebuilt(): Promise<State> {
+    const segments: State['generation']['segments'] = [];
+    let number = 0;
+    let cursor: string | undefined;
+    do {
+      const page = await this.#deps.blobs.list('index/', cursor);
+      for (const { key, sizeBytes } of page.blobs) {
+        segments.push({ key, sizeBytes });
+        number = Math.max(number, Number.parseInt(key.split('/')[1] ?? '', 10) || 0);
+      }
+      cursor = page.next;
+    } while (cursor !== undefined);
+    return { ...EMPTY, generation: { number, segments } };
   }
 
   async #change<T>(step: (state: State) => { readonly next: State; readonly result: T }): Promise<T> {
@@ -180,8 +203,7 @@ export class BlobVaultState implements VaultState {
       const { next, result } = step(state);
       if (next === state) return result;
       try {
-        if ((await this.#deps.blobs.replaceIf(STATE_KEY, Buffer.from(JSON.stringify(next)), version)) !== undefined)
-          return result;
+        if ((await this.#deps.blobs.replaceIf(STATE_KEY, encodeState(next), version)) !== undefined) return result;
       } catch (error) {
         // The swap may have taken effect all the same: the step is asked again, and finds what it did before.
         if (!(error instanceof HoldfastError) || !error.retryable || ++unknown === UNKNOWN_MAX) throw error;
@@ -199,6 +221,37 @@ export class BlobVaultState implements VaultState {
 function sessionOf(session: State['sessions'][number], { generation }: State): Session {
   const { id, machine, token, startEpoch } = session;
   return { id, machine, token, startEpoch, generation };
+}
+
+function encodeState(state: State): Buffer {
+  return Buffer.from(JSON.stringify({ ...state, sha256: sumOf(state) }));
+}
+
+function decodeState(bytes: Uint8Array): State {
+  const { sha256, ...state } = summedState.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+  if (sha256 !== undefined && sha256 !== sumOf(state)) throw new Error('its sum does not match');
+  return state;
+}
+
+function sumOf(state: State): string {
+  return sha256(Buffer.from(JSON.stringify(stateObject.parse(state)))).toString('hex');
+}
+
+/** Throws `damaged` unless the bytes are a state that {@link BlobVaultState} wrote. */
+export function checkStateObject(bytes: Uint8Array): void {
+  try {
+    decodeState(bytes);
+  } catch (cause) {
+    throw unreadable(cause);
+  }
+}
+
+function unreadable(cause: unknown): HoldfastError {
+  return new HoldfastError('damaged', `The vault's object ${STATE_KEY} is not readable`, {
+    cause,
+    data: { key: STATE_KEY },
+    remedy: 'Points can be restored. To back up again, remove this object: it is made anew from the index',
+  });
 }
 
 function fenced(): HoldfastError {

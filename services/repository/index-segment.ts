@@ -144,6 +144,9 @@ export function checkIndexSegment(bytes: Buffer): void {
   if (!digest.equals(bytes.subarray(bytes.length - TRAILER_BYTES))) throw damaged('it does not match its hash');
 }
 
+/** Bytes of SHA-256 at a segment's end. */
+export const INDEX_TRAILER_BYTES = TRAILER_BYTES;
+
 /** Bytes at the start of a segment's header that tell the length of its head. */
 export const INDEX_HEADER_BYTES = HEADER_BYTES;
 

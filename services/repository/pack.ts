@@ -91,6 +91,11 @@ function shuffledOrder(count: number, random: Random): Uint32Array {
   return order;
 }
 
+/** Throws `damaged` unless a pack's first {@link PACK_HEADER_BYTES} bytes are a pack's. Reading chunks does not need them. */
+export function checkPackHeader(header: Uint8Array): void {
+  if (!MAGIC.equals(header)) throw damagedPack('it does not begin as a pack');
+}
+
 /** Where a pack's footer lies, from the pack's last {@link PACK_TRAILER_BYTES} bytes; throws `damaged`. */
 export function parsePackTrailer(
   trailer: Uint8Array,

@@ -76,9 +76,13 @@ export function decodeVaultObject(bytes: Uint8Array): VaultObject {
   return parsed.data;
 }
 
-/** Throws `wrong-key` unless the keys are this vault's own. */
+/** Throws `wrong-key` unless the keys are this vault's own, `damaged` if the object names the vault but not its key. */
 export function checkKeysFit(vault: VaultObject, keys: VaultKeys): void {
   if (vault.vault === keys.vault && publicSigningKey(keys).toString('base64') === vault.publicSigningKey) return;
+  if (vault.vault === keys.vault)
+    throw new HoldfastError('damaged', 'The object `vault` is damaged: its signing key is not that of the key file', {
+      remedy: 'Copy it back from another copy of the vault',
+    });
   throw new HoldfastError(
     'wrong-key',
     `The key file belongs to vault ${keys.vault as Id<'vault'>}, not to ${vault.vault}`,

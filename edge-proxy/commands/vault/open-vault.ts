@@ -50,6 +50,12 @@ export async function openVault(values: VaultValues, access: 'read' | 'write'): 
   const blobs = withPrefix(store, vaultPrefix(keys.vault));
   const found = await blobs.get(VAULT_KEY);
   if (found === undefined) {
+    if ((await blobs.list('')).blobs.length > 0) {
+      throw new HoldfastError('missing', `The object ${VAULT_KEY} of the vault in ${folder} is gone`, {
+        data: { key: VAULT_KEY },
+        remedy: `Copy ${vaultPrefix(keys.vault)}${VAULT_KEY} back from another copy of the vault`,
+      });
+    }
     const others = await store.list('v1/');
     if (others.blobs.length > 0) {
       throw new HoldfastError('wrong-key', `The key file belongs to vault ${keys.vault}; ${folder} holds another one`, {

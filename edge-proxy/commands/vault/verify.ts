@@ -1,6 +1,6 @@
 import type { CommandIo } from '#contract/command.ts';
 import { formatBytes } from '#contract/quantity.ts';
-import { verifyVault } from '../../engine/verify.ts';
+import { isSound, verifyVault } from '../../engine/verify.ts';
 import { parseArguments } from '../arguments.ts';
 import { engineContext, openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
 import { printResult } from './output.ts';
@@ -26,9 +26,10 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   const vault = await openVault(values, 'read');
   const { context, done } = engineContext(values, io, 'verify');
   const result = await verifyVault(vault, context, values['read-data'] ?? false).finally(done);
-  const sound = result.lost.length === 0 && result.damagedPoints.length === 0;
+  const sound = isSound(result);
   printResult(io, values.json, { sound, ...result }, [
     `${result.points} point(s), ${result.disks} disk(s), ${result.packs} pack(s), ${result.nodes} map node(s) checked${result.readBytes > 0 ? `, ${formatBytes(result.readBytes)} of chunks read` : ''}`,
+    ...result.damagedObjects.map(({ key, message }) => `DAMAGED: ${key}: ${message}`),
     ...result.damagedPoints.map(({ point, message }) => `LOST: point ${point}: ${message}`),
     ...result.lost.map(
       ({ point, diskIndex, offset, length, cause }) =>
