@@ -91,7 +91,7 @@ async function restoreToDisk(
   );
   const resume = journal.done.size > 0 && (rollback || (await isStillThere(locator, image.sizeBytes)));
   if (!resume) {
-    journal.done.clear();
+    await journal.forget();
     if (!rollback) await removeFile(locator);
   }
   const writer = await openDiskWriter(locator, rollback || resume ? {} : { createSizeBytes: image.sizeBytes });
