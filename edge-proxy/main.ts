@@ -40,12 +40,13 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     // A terminal's Ctrl-C reaches us and whoever started us, who will tell us to stop: once is enough.
     if (values['stop-with-stdin'] && name !== 'SIGTERM') return;
     if (stop.signal.aborted) process.exit(1);
-    stop.abort(new HoldfastError('cancelled', `Stopped by ${name}`));
+    // Retryable: whoever runs next goes on with the jobs, so what they have done so far stays.
+    stop.abort(new HoldfastError('cancelled', `Stopped by ${name}`, { retryable: true }));
   });
 }
 if (values['stop-with-stdin']) {
   process.stdin.on('close', () =>
-    stop.abort(new HoldfastError('cancelled', 'The process that started this one is gone')),
+    stop.abort(new HoldfastError('cancelled', 'The process that started this one is gone', { retryable: true })),
   );
   process.stdin.resume();
 }

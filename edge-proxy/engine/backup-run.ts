@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { ChunkNamer } from '#repository/chunk.ts';
 import { resolveLeaf } from '#repository/image.ts';
-import { encodeIndexSegment, IndexEntries } from '#repository/index-segment.ts';
+import { encodeIndexSegment, IndexEntries, IndexSegmentReader } from '#repository/index-segment.ts';
 import { encodeKeys } from '#repository/keys.ts';
 import { decodeLeaf, encodeLeaf, type LeafFacts, overlayRuns } from '#repository/leaf.ts';
 import { indexKey, packKey } from '#repository/names.ts';
@@ -261,8 +261,12 @@ export class BackupRun {
 
   /** Finds which packs of an interrupted session arrived, and takes them as this session's own. */
   async #adoptJournaled(): Promise<void> {
-    for (let at = 0; at < this.#journaled.length; at += HEADS_AT_ONCE) {
-      const group = this.#journaled.slice(at, at + HEADS_AT_ONCE);
+    if (this.#journaled.length === 0) return;
+    // Of a session that ended right after its commit the index has the packs: naming them again would only swell it.
+    const indexed = indexedPacks(this.#copies);
+    const journaled = this.#journaled.filter(({ pack }) => !indexed.has(pack.id.toString('hex')));
+    for (let at = 0; at < journaled.length; at += HEADS_AT_ONCE) {
+      const group = journaled.slice(at, at + HEADS_AT_ONCE);
       const heads = await Promise.all(group.map(({ pack }) => this.#parts.vault.blobs.head(packKey(pack.id))));
       group.forEach(({ pack, footer }, i) => {
         if (heads[i]?.sizeBytes !== pack.sizeBytes) return;
@@ -345,6 +349,15 @@ export class BackupRun {
       await vault.state.renew(session).catch((error: unknown) => this.#fail(error));
     }
   }
+}
+
+function indexedPacks(copies: readonly IndexCopy[]): ReadonlySet<string> {
+  const ids = new Set<string>();
+  for (const { head } of copies) {
+    const reader = new IndexSegmentReader(head, () => undefined);
+    for (let i = 0; i < reader.packCount; i++) ids.add(reader.packAt(i).id.toString('hex'));
+  }
+  return ids;
 }
 
 function segmentBytes({ segments, plan }: PlannedDisk): number {

@@ -21,6 +21,7 @@ export interface EngineContext {
   readonly random: Random;
   /** Who holds sessions opened here: host and process, for people and for finding out whether it lives. */
   readonly holder: string;
+  /** Aborted with a retryable HoldfastError it means: stopped for now, the job comes again. */
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   /** Folder of caches (index copies, page fingerprints) and journals; may be deleted at any time between jobs. */

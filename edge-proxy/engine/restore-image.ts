@@ -37,11 +37,16 @@ export async function restoreToFile(
     await rename(partial, path);
     return result;
   } catch (error) {
-    // What was interrupted on purpose or cannot succeed leaves nothing; what crashed or lost its store goes on later.
+    // What was given up or cannot succeed leaves nothing; what crashed, was stopped for now or lost its store goes on later.
     const hopeless = isHoldfastError(error, 'damaged') || isHoldfastError(error, 'missing');
-    if (context.signal?.aborted || hopeless || format !== 'raw') await rm(partial, { force: true });
+    if (isGivenUp(context.signal) || hopeless || format !== 'raw') await rm(partial, { force: true });
     throw error;
   }
+}
+
+/** True if the restore was ended on purpose; a reason that is retryable says that it comes again. */
+function isGivenUp(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true && !(signal.reason instanceof HoldfastError && signal.reason.retryable);
 }
 
 async function restoreTo(

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { sha256 } from '#repository/sha256.ts';
@@ -44,6 +44,18 @@ export class RestoreJournal {
     const text = JSON.stringify({ restore: this.#restore, doneWindows, sha256: sum });
     await writeFile(`${this.#path}.new`, text, { mode: 0o600, flush: true });
     await rename(`${this.#path}.new`, this.#path);
+  }
+
+  /**
+   * Forgets what was done, for good, before another target takes the old one's place: a crash must not leave an
+   * old journal beside a new file, whose first windows it would call done.
+   */
+  async forget(): Promise<void> {
+    if (this.done.size === 0) return;
+    this.done.clear();
+    await rm(this.#path, { force: true });
+    const folder = await open(dirname(this.#path), 'r');
+    await folder.sync().finally(() => folder.close());
   }
 
   async finish(): Promise<void> {

@@ -93,7 +93,7 @@ async function restoreToDisk(
   // What others can write to (a device, an export, a disk that is rolled back) may have changed since.
   const resume = journal.done.size > 0 && !rollback && (await isStillThere(locator, image.sizeBytes));
   if (!resume) {
-    journal.done.clear();
+    await journal.forget();
     if (!rollback) await removeFile(locator);
   }
   const writer = await openDiskWriter(locator, rollback || resume ? {} : { createSizeBytes: image.sizeBytes });

@@ -32,10 +32,19 @@ export async function temporaryFolder(): Promise<AsyncDisposable & { readonly pa
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true, maxRetries: 5 }) };
 }
 
-/** Starts `holdfast up` on the folder and waits until its proxy is there. */
-export async function startUp(folder: string, port = 0): Promise<RunningUp> {
+/**
+ * Starts `holdfast up` on the folder and waits until its proxy is there.
+ *
+ * @param environment  set for it besides our own, such as a TMPDIR of its own
+ */
+export async function startUp(
+  folder: string,
+  port = 0,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<RunningUp> {
   const child = spawn(LAUNCHER, ['up', '--data', folder, '--port', String(port), '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
   });
   let errors = '';
   child.stderr.on('data', (text) => {
