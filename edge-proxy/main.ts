@@ -22,6 +22,8 @@ import { runTaskLoop } from './agent/task-loop.ts';
 const PATIENCE: Patience = { firstWaitMs: 100, maxWaitMs: 5000, totalMs: 15 * 60_000 };
 const SLOTS = 2;
 const HEARTBEAT_SECONDS = 10;
+/** Whatever still hangs after being told to stop is left to die: a job goes on from its journal. */
+const STOP_MS = 8000;
 
 const { values } = parseArgs({
   options: {
@@ -44,6 +46,13 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     stop.abort(new HoldfastError('cancelled', `Stopped by ${name}`, { retryable: true }));
   });
 }
+stop.signal.addEventListener('abort', () => {
+  const giveUp = () => {
+    log('stopped-hard', { after: `${STOP_MS} ms` });
+    process.exit(1);
+  };
+  setTimeout(giveUp, STOP_MS).unref();
+});
 if (values['stop-with-stdin']) {
   process.stdin.on('close', () =>
     stop.abort(new HoldfastError('cancelled', 'The process that started this one is gone', { retryable: true })),

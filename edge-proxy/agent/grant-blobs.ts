@@ -161,13 +161,19 @@ export class GrantBlobs implements Blobs {
       headers: all,
       parts,
       idleMs: IDLE_MS,
-      signal: signal ?? this.#deps.signal,
+      signal: this.#either(signal),
     });
+  }
+
+  /** The job's end ends every transfer, also one that its caller would still wait for. */
+  #either(signal: AbortSignal | undefined): AbortSignal | undefined {
+    const own = this.#deps.signal;
+    return signal === undefined || own === undefined ? (signal ?? own) : AbortSignal.any([signal, own]);
   }
 
   #persist<T>(signal: AbortSignal | undefined, act: () => Promise<T>): Promise<T> {
     const { clock, random, patience } = this.#deps;
-    return persist(patience, { clock, random, signal: signal ?? this.#deps.signal }, act);
+    return persist(patience, { clock, random, signal: this.#either(signal) }, act);
   }
 }
 

@@ -91,7 +91,7 @@ async function startJob() {
   } as HttpClient;
   const blobs = new GrantBlobs({ plane: api, http: relayedHttp, clock: systemClock, random, job, patience });
   const state = new RemoteVaultState(api, job);
-  return { ...site, blobs, state, job, machine: machine.id as `vm_${string}` };
+  return { ...site, relayedHttp, blobs, state, job, machine: machine.id as `vm_${string}` };
 }
 
 async function startRelay(target: string) {
@@ -173,6 +173,19 @@ test('an upload survives refusals, lost requests and lost answers, and says righ
     site.relay.faults.splice(0, 1, strikes(1, isPut, fault));
     assert.equal(await site.blobs.putIfAbsent('packs/00/mine', [Buffer.from('another length')]), 'exists', fault);
   }
+});
+
+test('the end of a job ends a transfer that waits for an outage to pass, whatever its caller’s own signal says', async () => {
+  await using site = await startJob();
+  const stop = new AbortController();
+  const { api: plane, relayedHttp: http, job } = site;
+  const blobs = new GrantBlobs({ plane, http, clock: systemClock, random, job, patience, signal: stop.signal });
+  site.relay.faults.push((request) => (request.method === 'PUT' ? 503 : undefined));
+  const upload = blobs.putIfAbsent('packs/00/a', [Buffer.from('x')], { signal: new AbortController().signal });
+  setTimeout(() => stop.abort(new Error('the job was stopped')), 50);
+  const startMs = performance.now();
+  await assert.rejects(upload, /the job was stopped/);
+  assert.ok(performance.now() - startMs < patience.totalMs / 2);
 });
 
 test('a download survives refusals and lost answers', async () => {
