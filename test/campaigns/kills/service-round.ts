@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Id } from '#contract/ids.ts';
@@ -70,7 +71,7 @@ async function inStage(stage: Stage, options: ServiceRound): Promise<KillRecord[
   const source = await client.createSource({ kind: 'image', name: 'files', proxy: stage.up.proxy });
   const disks = [{ name: 'root', path: options.imagePath }];
   const machine = (await client.createMachine({ name: 'mail', source: source.id, disks })).id;
-  const target = join(stage.folder, `restored.${options.format === 'raw' ? 'img' : 'qcow2'}`);
+  const target = restoredPath(stage, options);
 
   const backup = await withKill(stage, options, 'backup', async () => (await client.runNow([machine])).jobs[0]!.id);
   const points = await stage.up.client.listPoints(machine);
@@ -117,7 +118,7 @@ async function withKill(stage: Stage, options: ServiceRound, work: Work, begin: 
   const id = await begin();
   const aim = options.aims?.[work];
   let [killMs, killWall, windows, lost] = [startMs, Number.POSITIVE_INFINITY, 0, 0];
-  let afterTheEnd = false;
+  let [afterTheEnd, whole] = [false, false];
   if (aim !== undefined) {
     await untilMoment(aim, options.usualMs[work], stage.folder);
     const cache = join(stage.data, 'proxy', 'cache');
@@ -129,6 +130,7 @@ async function withKill(stage: Stage, options: ServiceRound, work: Work, begin: 
     lost = brokenOff(join(stage.data, 'objects'));
     windows = await windowsDone(cache);
     if (options.victim === 'control plane') stage.up = await stage.start();
+    whole = existsSync(restoredPath(stage, options));
   }
   const job = await stage.up.client.waitForJob(id, { signal: AbortSignal.timeout(JOB_LIMIT_MS) });
   const endMs = performance.now();
@@ -147,7 +149,12 @@ async function withKill(stage: Stage, options: ServiceRound, work: Work, begin: 
     endedAfterMs: Math.round(endMs - (aim === undefined ? startMs : killMs)),
     ...(work === 'backup' ? { brokenOffBytes: lost } : {}),
   };
-  return { record, job, problems, windows: afterTheEnd ? 0 : windows, resumedAfterMs };
+  // A restore that was whole, but could not be reported any more, is made anew.
+  return { record, job, problems, windows: afterTheEnd || whole ? 0 : windows, resumedAfterMs };
+}
+
+function restoredPath({ folder }: Stage, { format }: ServiceRound): string {
+  return join(folder, `restored.${format === 'raw' ? 'img' : 'qcow2'}`);
 }
 
 /** Kills the proxy; one that is just being started again, as the control plane does, is waited for. */
