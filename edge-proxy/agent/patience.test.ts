@@ -66,3 +66,15 @@ test('what will not pass is not tried again, nor anything after a cancellation',
   await assert.rejects(cancelled, /stopped/);
   assert.deepEqual(context.waits, []);
 });
+
+test('what was stopped is not tried again, however retryable it is for whoever comes next', async () => {
+  const context = countingContext();
+  const stopped = new HoldfastError('cancelled', 'stopped for now', { retryable: true });
+  await assert.rejects(
+    persist(patience, context, async () => {
+      throw stopped;
+    }),
+    stopped,
+  );
+  assert.deepEqual(context.waits, []);
+});

@@ -31,7 +31,8 @@ export async function persist<T>(
       return await act(attempt);
     } catch (error) {
       signal?.throwIfAborted();
-      if (!(error instanceof HoldfastError) || !error.retryable) throw error;
+      // What was stopped for now may be retried by whoever comes next, not here.
+      if (!(error instanceof HoldfastError) || !error.retryable || error.code === 'cancelled') throw error;
       const spentMs = clock.monotonicMs() - startMs;
       const ceilingMs = Math.min(patience.maxWaitMs, patience.firstWaitMs * 2 ** Math.min(attempt - 1, 20));
       // Half fixed, half random: a hundred proxies whose control plane comes back do not return in step.

@@ -195,7 +195,12 @@ export class BackupRun {
     if (this.#phase !== 'done') this.#journal.close();
   }
 
-  readonly #onAbort = () => this.#fail(this.#parts.context.signal?.reason);
+  readonly #onAbort = () => {
+    const reason: unknown = this.#parts.context.signal?.reason;
+    this.#fail(reason);
+    // The last packs may be waiting for a store that is gone, with much patience.
+    this.#stop.abort(reason);
+  };
 
   #fail(error: unknown): void {
     this.#failure ??= error;

@@ -114,7 +114,8 @@ async function restoreToDisk(
     const result = await inRun(
       { request, context, point, image, reading, target, phase: 'restoring', resumedBytes },
       async (run) => {
-        const flushes = new Flusher(writer, journal);
+        // A target that is made anew for each attempt has no later one to tell anything.
+        const flushes = new Flusher(writer, request.freshTarget === true ? undefined : journal);
         await eachWindow(left, image, reading, async (plan, { index }) => {
           await run.window(plan, 0, 0);
           // Of a window that is all hole there is nothing to lose.
@@ -148,10 +149,10 @@ async function isStillThere(locator: DiskLocator, sizeBytes: number): Promise<bo
 /** Makes finished windows durable in the background and writes them down. */
 class Flusher {
   readonly #writer: DiskWriter;
-  readonly #journal: RestoreJournal;
+  readonly #journal: RestoreJournal | undefined;
   #queue: Promise<void> = Promise.resolve();
 
-  constructor(writer: DiskWriter, journal: RestoreJournal) {
+  constructor(writer: DiskWriter, journal: RestoreJournal | undefined) {
     this.#writer = writer;
     this.#journal = journal;
   }
@@ -159,7 +160,7 @@ class Flusher {
   add(window: number): void {
     this.#queue = this.#queue.then(async () => {
       await this.#writer.flush();
-      await this.#journal.add(window);
+      await this.#journal?.add(window);
     });
     this.#queue.catch(() => undefined); // comes out of settle()
   }

@@ -48,10 +48,15 @@ export async function makeDisk(
  * empty on both sides.
  */
 export async function isIdentical(disk: CampaignDisk, image: string, format: 'raw' | 'qcow2'): Promise<boolean> {
-  // A qcow2 image is rounded up to whole sectors; a raw one must have the very size.
-  if (format === 'raw' && (await stat(image).catch(() => undefined))?.size !== disk.sizeBytes) return false;
+  // What came from or goes to qcow2 is rounded up to whole sectors, which must be zero beyond the end.
+  const size = (await stat(image).catch(() => undefined))?.size;
+  if (format === 'raw' && size !== disk.sizeBytes && size !== roundUp(disk.sizeBytes, 512)) return false;
   return promisify(execFile)('qemu-img', ['compare', '-f', 'raw', '-F', format, disk.path, image]).then(
     () => true,
     () => false,
   );
+}
+
+function roundUp(value: number, step: number): number {
+  return Math.ceil(value / step) * step;
 }

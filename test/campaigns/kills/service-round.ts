@@ -1,8 +1,9 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Id } from '#contract/ids.ts';
 import type { Job } from '#contract/jobs.ts';
-import { type RunningUp, startUp, temporaryFolder } from '#test/e2e/running-up.ts';
+import { eventually, type RunningUp, startUp, temporaryFolder } from '#test/e2e/running-up.ts';
 import { type Aim, describeAim, untilMoment } from './aim.ts';
 import { type CampaignDisk, isIdentical } from './disk.ts';
 import {
@@ -54,8 +55,14 @@ export async function serviceRound(options: ServiceRound): Promise<KillRecord[]>
   const stage: Stage = { up: await start(), folder: folder.path, data, start };
   try {
     return await inStage(stage, options);
+  } catch (error) {
+    // The folder is about to go; what the proxy said is all there is to learn from.
+    const log = await readFile(join(data, 'proxy.log'), 'utf8').catch(() => 'no log');
+    const lines = [...(await processesOn(folder.path)), ...log.trim().split('\n').slice(-20)];
+    throw new Error(`${(error as Error).message}\n${lines.join('\n')}`, { cause: error });
   } finally {
     await stage.up.stop('SIGKILL');
+    for (const line of await processesOn(folder.path)) process.kill(Number.parseInt(line, 10), 'SIGKILL');
   }
 }
 
@@ -64,7 +71,7 @@ async function inStage(stage: Stage, options: ServiceRound): Promise<KillRecord[
   const source = await client.createSource({ kind: 'image', name: 'files', proxy: stage.up.proxy });
   const disks = [{ name: 'root', path: options.imagePath }];
   const machine = (await client.createMachine({ name: 'mail', source: source.id, disks })).id;
-  const target = join(stage.folder, `restored.${options.format === 'raw' ? 'img' : 'qcow2'}`);
+  const target = restoredPath(stage, options);
 
   const backup = await withKill(stage, options, 'backup', async () => (await client.runNow([machine])).jobs[0]!.id);
   const points = await stage.up.client.listPoints(machine);
@@ -111,17 +118,19 @@ async function withKill(stage: Stage, options: ServiceRound, work: Work, begin: 
   const id = await begin();
   const aim = options.aims?.[work];
   let [killMs, killWall, windows, lost] = [startMs, Number.POSITIVE_INFINITY, 0, 0];
-  let afterTheEnd = false;
+  let [afterTheEnd, whole] = [false, false];
   if (aim !== undefined) {
     await untilMoment(aim, options.usualMs[work], stage.folder);
     const cache = join(stage.data, 'proxy', 'cache');
+    if (options.victim === 'proxy') await killProxy(stage.up);
+    else stage.up.process.kill('SIGKILL');
     killWall = Date.now();
     killMs = performance.now();
-    if (options.victim === 'proxy') process.kill(await stage.up.proxyPid(), 'SIGKILL');
-    else await stage.up.stop('SIGKILL');
+    if (options.victim === 'control plane') await stage.up.stop('SIGKILL');
     lost = brokenOff(join(stage.data, 'objects'));
     windows = await windowsDone(cache);
     if (options.victim === 'control plane') stage.up = await stage.start();
+    whole = existsSync(restoredPath(stage, options));
   }
   const job = await stage.up.client.waitForJob(id, { signal: AbortSignal.timeout(JOB_LIMIT_MS) });
   const endMs = performance.now();
@@ -140,7 +149,24 @@ async function withKill(stage: Stage, options: ServiceRound, work: Work, begin: 
     endedAfterMs: Math.round(endMs - (aim === undefined ? startMs : killMs)),
     ...(work === 'backup' ? { brokenOffBytes: lost } : {}),
   };
-  return { record, job, problems, windows: afterTheEnd ? 0 : windows, resumedAfterMs };
+  // A restore that was whole, but could not be reported any more, is made anew.
+  return { record, job, problems, windows: afterTheEnd || whole ? 0 : windows, resumedAfterMs };
+}
+
+function restoredPath({ folder }: Stage, { format }: ServiceRound): string {
+  return join(folder, `restored.${format === 'raw' ? 'img' : 'qcow2'}`);
+}
+
+/** Kills the proxy; one that is just being started again, as the control plane does, is waited for. */
+async function killProxy(up: RunningUp): Promise<void> {
+  await eventually('there is a proxy to kill', async () => {
+    try {
+      return process.kill(await up.proxyPid(), 'SIGKILL');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+      throw error;
+    }
+  });
 }
 
 /** When the proxy's log says that the job was begun again; `undefined` if it was not. */
