@@ -45,7 +45,7 @@ describe('A store of files shared by processes', { timeout: 120_000 }, () => {
       for (const key of child.lines) assert.ok(present.has(key), `${key} was acknowledged`);
       acknowledged += child.lines.length;
     }
-    assert.ok(acknowledged > 100, `${acknowledged} objects`);
+    assert.ok(acknowledged > 20, `${acknowledged} objects`);
   });
 
   it('lets one process create each key', async () => {
