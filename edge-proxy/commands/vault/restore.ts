@@ -45,9 +45,12 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   );
   const to = values.to!;
   const point = pointOf(values.point ?? 'latest');
-  const diskIndex = Number(values['disk-index'] ?? '0');
-  if (!Number.isInteger(diskIndex) || diskIndex < 0)
-    throw new HoldfastError('usage', `--disk-index ${values['disk-index']} is not a number from 0`);
+  const index = values['disk-index'] ?? '0';
+  if (!/^\d{1,4}$/.test(index))
+    throw new HoldfastError('usage', `"${index}" is not a disk index`, {
+      remedy: 'Give the number of the disk, from 0, in the order in which the disks were backed up',
+    });
+  const diskIndex = Number(index);
   if (to === '-' && values.rollback)
     throw new HoldfastError('usage', 'Standard output cannot be rolled back', { remedy: 'Leave out --rollback' });
   const vault = await openVault(values, 'read');
