@@ -113,8 +113,18 @@ test('raw disks are backed up, changed, backed up by change list, listed, checke
 
   const deleted = well(await place.vault('delete', '--point', full.result.point));
   assert.equal(deleted.result.deleted, full.result.point);
+  assert.equal(deleted.result.wasLatest, false);
   assert.equal(well(await place.vault('points', '--machine', 'web')).result.points.length, 1);
   assert.ok((await restored(place)).equals(a), 'what is left restores');
+});
+
+test('whoever deletes the latest point is told that a change list no longer fits', async (t) => {
+  const place = await withVault(t);
+  await writeFile(place.path('disk'), makeDisk('deleted', 20));
+  const { point } = well(await place.vault('backup', '--machine', 'web', '--disk', place.path('disk'))).result;
+  const deleted = well(await place.vault('delete', '--point', point)).result;
+  assert.equal(deleted.wasLatest, true);
+  assert.match(deleted.warning, /without --changed/);
 });
 
 test('a copy of the vault restores with the key file alone, from a folder that cannot be written to', async (t) => {

@@ -53,6 +53,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   const diskIndex = Number(index);
   if (to === '-' && values.rollback)
     throw new HoldfastError('usage', 'Standard output cannot be rolled back', { remedy: 'Leave out --rollback' });
+  const format = formatOf(values.format);
   const vault = await openVault(values, 'read');
   const { context, done } = engineContext(to === '-' ? { ...values, json: false } : values, io, values.machine!);
   const request = {
@@ -64,7 +65,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   };
   let result: RestoreResult;
   try {
-    result = await restoreTo(to, formatOf(values.format), request, context, io);
+    result = await restoreTo(to, format, request, context, io);
   } finally {
     done();
   }
