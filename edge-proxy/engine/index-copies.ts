@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { HoldfastError } from '#contract/errors.ts';
+import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
 import type { Blobs } from '#ports/blobs.ts';
 import type { Random } from '#ports/random.ts';
 import {
@@ -71,8 +71,8 @@ async function copyOf(folder: string, segment: SegmentRef, blobs: Blobs, random:
   try {
     await writeIndexCopy(path, Buffer.from(found.content), random);
   } catch (cause) {
-    if (!(cause instanceof HoldfastError)) throw writeFailure(path, cause);
-    throw new HoldfastError(cause.code, `${segment.key}: ${cause.message}`, { cause, data, remedy });
+    if (!isHoldfastError(cause, 'damaged')) throw cause;
+    throw new HoldfastError('damaged', `${segment.key}: ${cause.message}`, { cause, data, remedy });
   }
   return await openIndexCopy(path);
 }
@@ -97,14 +97,19 @@ async function isSound(path: string, sizeBytes: number): Promise<boolean> {
 export async function writeIndexCopy(path: string, bytes: Buffer, random: Random): Promise<void> {
   checkIndexSegment(bytes);
   const temporary = `${path}.${Buffer.from(random.bytes(6)).toString('hex')}.new`;
-  const file = await open(temporary, 'wx', 0o600);
   try {
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
+    const file = await open(temporary, 'wx', 0o600);
+    try {
+      await file.writeFile(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    throw writeFailure(path, cause);
   }
-  await rename(temporary, path);
 }
 
 /** Loads a copy's head into shared memory. */

@@ -2,6 +2,7 @@ import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync
 import { dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { IndexedPack } from '#repository/index-segment.ts';
+import { writeFailure } from '../sources/file-errors.ts';
 
 const HEADER_BYTES = 8; // payload length, CRC-32 of the payload
 const PACK_BYTES = 16 + 8;
@@ -45,7 +46,12 @@ export class Journal {
     footer.copy(record, HEADER_BYTES + PACK_BYTES);
     record.writeUInt32LE(record.length - HEADER_BYTES, 0);
     record.writeUInt32LE(crc32(record.subarray(HEADER_BYTES)), 4);
-    writeSync(this.#descriptor, record);
+    try {
+      // A short write (a full disk) is an error at the next attempt; a torn record is cut off when it is read.
+      for (let done = 0; done < record.length; ) done += writeSync(this.#descriptor, record, done);
+    } catch (cause) {
+      throw writeFailure(this.#path, cause);
+    }
   }
 
   close(): void {

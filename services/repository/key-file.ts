@@ -64,7 +64,7 @@ export async function writeKeyFile(keys: VaultKeys, passphrase: string | undefin
 /** Reads a key file's text; throws `wrong-key` without or with a wrong passphrase, `damaged` if it is no key file. */
 export async function readKeyFile(text: string, passphrase: string | undefined): Promise<VaultKeys> {
   const file = parse(text);
-  if (file.protection === 'none') return decodeKeys(Buffer.from(file.keys, 'base64'));
+  if (file.protection === 'none') return decodePlain(file.keys);
   if (passphrase === undefined) {
     throw new HoldfastError('wrong-key', 'The key file is protected by a passphrase', {
       remedy: 'Give it with --passphrase-file FILE',
@@ -86,6 +86,18 @@ export async function readKeyFile(text: string, passphrase: string | undefined):
     });
   }
   return decodeKeys(plain);
+}
+
+function decodePlain(keys: string): VaultKeys {
+  try {
+    return decodeKeys(Buffer.from(keys, 'base64'));
+  } catch (cause) {
+    if (!(cause instanceof HoldfastError)) throw cause;
+    throw new HoldfastError('damaged', `The key file is damaged: ${cause.message}`, {
+      cause,
+      remedy: 'Use your copy of it',
+    });
+  }
 }
 
 function parse(text: string): KeyFile {

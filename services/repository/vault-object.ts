@@ -28,6 +28,8 @@ const vaultObject = z.object({
   publicSigningKey: z.base64(),
 });
 
+const COPY_BACK = 'Copy it back from another copy of the vault';
+
 /** What a vault says of itself, in clear: the object `vault`. */
 export type VaultObject = z.infer<typeof vaultObject>;
 
@@ -58,7 +60,7 @@ export function decodeVaultObject(bytes: Uint8Array): VaultObject {
   try {
     value = JSON.parse(Buffer.from(bytes).toString('utf8'));
   } catch (cause) {
-    throw new HoldfastError('damaged', 'The object `vault` is not readable', { cause });
+    throw new HoldfastError('damaged', 'The object `vault` is not readable', { cause, remedy: COPY_BACK });
   }
   const version = z.object({ holdfast: z.literal('vault'), formatVersion: z.number() }).safeParse(value);
   if (version.success && version.data.formatVersion > FORMAT_VERSION) {
@@ -72,7 +74,10 @@ export function decodeVaultObject(bytes: Uint8Array): VaultObject {
   }
   const parsed = vaultObject.safeParse(value);
   if (!parsed.success)
-    throw new HoldfastError('damaged', 'The object `vault` is not what it must be', { cause: parsed.error });
+    throw new HoldfastError('damaged', 'The object `vault` is not what it must be', {
+      cause: parsed.error,
+      remedy: COPY_BACK,
+    });
   return parsed.data;
 }
 
@@ -81,7 +86,7 @@ export function checkKeysFit(vault: VaultObject, keys: VaultKeys): void {
   if (vault.vault === keys.vault && publicSigningKey(keys).toString('base64') === vault.publicSigningKey) return;
   if (vault.vault === keys.vault)
     throw new HoldfastError('damaged', 'The object `vault` is damaged: its signing key is not that of the key file', {
-      remedy: 'Copy it back from another copy of the vault',
+      remedy: COPY_BACK,
     });
   throw new HoldfastError(
     'wrong-key',

@@ -50,6 +50,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   const images: OpenedImage[] = [];
   try {
     for (const path of paths) images.push(await openImage(path, { signal: io.signal }));
+    changed?.forEach((extents, i) => void checkInside(extents, i, images[i]!.sizeBytes));
     const disks = images.map(
       (image, i): BackupDisk => ({
         name: paths[i]!,
@@ -99,6 +100,17 @@ async function readChanges(path: string, disks: number): Promise<readonly (reado
       remedy: 'Offsets and lengths are bytes, 0 or more',
     });
   }
+}
+
+/** A list that speaks of bytes which the disk does not have was made for another disk. */
+function checkInside(extents: readonly Extent[], disk: number, sizeBytes: number): void {
+  const outside = extents.find(({ offset, length }) => offset + length > sizeBytes);
+  if (outside === undefined) return;
+  throw new HoldfastError(
+    'usage',
+    `The change list reaches beyond the end of disk ${disk}: ${outside.offset}+${outside.length} of ${sizeBytes} bytes`,
+    { remedy: 'Give the list that belongs to these disks, in their order, or leave out --changed to read everything' },
+  );
 }
 
 function describe(name: string, { point, kind, disks, stats }: BackupResult): string[] {

@@ -3,6 +3,7 @@ import { HoldfastError } from '#contract/errors.ts';
 import { isId } from '#contract/ids.ts';
 import { pointKey } from '#repository/point.ts';
 import { listPoints } from '../../engine/list-points.ts';
+import { listPointIds } from '../../engine/vault-reading.ts';
 import { parseArguments } from '../arguments.ts';
 import { openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
 import { printResult } from './output.ts';
@@ -31,8 +32,14 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   const vault = await openVault(values, 'write');
   for await (const { id: listed, machine } of listPoints(vault)) {
     if (listed !== id) continue;
+    const wasLatest = (await listPointIds(vault, machine)).at(-1) === id;
     await vault.blobs.delete(pointKey(machine, id));
-    printResult(io, values.json, { deleted: id, machine }, [`Point ${id} is deleted.`]);
+    // A list of changes since this point says nothing of the changes between it and the one before.
+    const warning = 'It was the machine’s latest: the next backup must be made without --changed.';
+    printResult(io, values.json, { deleted: id, machine, wasLatest, ...(wasLatest && { warning }) }, [
+      `Point ${id} is deleted.`,
+      ...(wasLatest ? [warning] : []),
+    ]);
     return 0;
   }
   throw new HoldfastError('not-found', `The vault has no point ${id}`, {

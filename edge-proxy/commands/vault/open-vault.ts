@@ -8,6 +8,9 @@ import { parseBytes } from '#contract/quantity.ts';
 import { openFileBlobs } from '#local/file-blobs.ts';
 import { systemClock } from '#local/system-clock.ts';
 import { systemRandom } from '#local/system-random.ts';
+import type { Blobs } from '#ports/blobs.ts';
+import type { Clock } from '#ports/clock.ts';
+import type { Random } from '#ports/random.ts';
 import { BlobVaultState } from '#repository/blob-state.ts';
 import { readKeyFile } from '#repository/key-file.ts';
 import { VAULT_KEY } from '#repository/names.ts';
@@ -46,7 +49,10 @@ export async function openVault(values: VaultValues, access: 'read' | 'write'): 
     await readPassphrase(values['passphrase-file']),
   );
   const folder = resolve(values.repo!);
-  const store = await openFileBlobs(folder, { clock: systemClock, random: systemRandom, readOnly: access === 'read' });
+  const settings = { clock: systemClock, random: systemRandom };
+  // For reading first: a mistyped folder must not be made.
+  const looked = await openFileBlobs(folder, { ...settings, readOnly: true });
+  const store = access === 'read' ? looked : await openWritable(looked, folder, settings, vaultPrefix(keys.vault));
   const blobs = withPrefix(store, vaultPrefix(keys.vault));
   const found = await blobs.get(VAULT_KEY);
   if (found === undefined) {
@@ -71,6 +77,16 @@ export async function openVault(values: VaultValues, access: 'read' | 'write'): 
   return { id: keys.vault, blobs, state, keys };
 }
 
+/** The same folder for writing, if there is a vault in it; else as it was, so that nothing is made. */
+async function openWritable(
+  looked: Blobs,
+  folder: string,
+  settings: { readonly clock: Clock; readonly random: Random },
+  prefix: string,
+): Promise<Blobs> {
+  return (await looked.head(prefix + VAULT_KEY)) === undefined ? looked : await openFileBlobs(folder, settings);
+}
+
 /** What the engine needs besides the vault, for one command. */
 export function engineContext(
   values: VaultValues & { readonly limit?: string | undefined },
@@ -89,9 +105,17 @@ export function engineContext(
     onProgress,
     holder: holder(),
     cacheDir: resolve(values['cache-dir'] ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'holdfast')),
-    ...(values.limit === undefined ? {} : { bytesPerSecond: parseBytes(values.limit) }),
+    ...(values.limit === undefined ? {} : { bytesPerSecond: rateOf(values.limit) }),
   };
   return { context, done: () => line.clear() };
+}
+
+function rateOf(text: string): number {
+  const rate = parseBytes(text);
+  if (rate > 0) return rate;
+  throw new HoldfastError('usage', `A limit of ${text} would let nothing through`, {
+    remedy: 'Leave out --limit for no limit',
+  });
 }
 
 /** The first line of a passphrase file. */

@@ -45,11 +45,15 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   );
   const to = values.to!;
   const point = pointOf(values.point ?? 'latest');
-  const diskIndex = Number(values['disk-index'] ?? '0');
-  if (!Number.isInteger(diskIndex) || diskIndex < 0)
-    throw new HoldfastError('usage', `--disk-index ${values['disk-index']} is not a number from 0`);
+  const index = values['disk-index'] ?? '0';
+  if (!/^\d{1,4}$/.test(index))
+    throw new HoldfastError('usage', `"${index}" is not a disk index`, {
+      remedy: 'Give the number of the disk, from 0, in the order in which the disks were backed up',
+    });
+  const diskIndex = Number(index);
   if (to === '-' && values.rollback)
     throw new HoldfastError('usage', 'Standard output cannot be rolled back', { remedy: 'Leave out --rollback' });
+  const format = formatOf(values.format);
   const vault = await openVault(values, 'read');
   const { context, done } = engineContext(to === '-' ? { ...values, json: false } : values, io, values.machine!);
   const request = {
@@ -61,7 +65,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   };
   let result: RestoreResult;
   try {
-    result = await restoreTo(to, formatOf(values.format), request, context, io);
+    result = await restoreTo(to, format, request, context, io);
   } finally {
     done();
   }
