@@ -9,7 +9,7 @@ import { PAGE_BYTES, SEGMENT_BYTES } from '#repository/parameters.ts';
 /** Stored bytes fetched at once: large enough that a store's latency hardly counts, small enough to keep several in memory. */
 const FETCH_MAX_BYTES = 4 * 1024 * 1024;
 /** Bytes that are fetched in vain rather than asking twice. */
-const GAP_MAX_BYTES = 256 * 1024;
+const GAP_MAX_BYTES = 64 * 1024;
 
 /** Where a part of a chunk goes: bytes of disk ← bytes of the chunk. */
 export interface Placement {

@@ -3,7 +3,7 @@ import { readMeters } from './stages.ts';
 /** zstd levels in use, fastest first. */
 const LEVELS = [1, 3, 6, 9] as const;
 /** Opened again and compared, of a thousand chunks: while the processor is the bottleneck, and while it is idle. */
-const CHECK_BUSY_PERMILLE = 60;
+const CHECK_BUSY_PERMILLE = 30;
 const CHECK_ALL_PERMILLE = 1000;
 const LOOK_EVERY_MS = 1_000;
 /** Shares of worker time spent waiting for the upload that move the level up and down. */

@@ -97,9 +97,13 @@ function start(options: ProxyProcessOptions, tokenFile: string): ChildProcess {
       tokenFile,
       '--stop-with-stdin',
     ];
-    return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', PROXY_MAIN, ...args], {
-      stdio: ['pipe', log, log],
-    });
+    return spawn(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=4', PROXY_MAIN, ...args],
+      {
+        stdio: ['pipe', log, log],
+      },
+    );
   } finally {
     closeSync(log);
   }
