@@ -16,6 +16,7 @@ import { openIndexCopy, writeIndexCopy } from './index-copies.ts';
 import { Journal, type JournaledPack } from './journal.ts';
 import type { IndexCopy } from './known-chunks.ts';
 import { NodeWriter } from './node-writer.ts';
+import { Pace } from './pace.ts';
 import { allocatePackPool, PackPool } from './pack-pool.ts';
 import type { FilledBuffer } from './packer.ts';
 import type { PlannedDisk } from './plan.ts';
@@ -95,9 +96,8 @@ export class BackupRun {
     this.#uploader = new Uploader(
       vault.blobs,
       this.#journal,
-      context.clock,
       context.random,
-      context.bytesPerSecond,
+      new Pace(context.clock, context.bytesPerSecond),
       this.#stop.signal,
     );
     const sealer = new Sealer(vault.keys, context.random);

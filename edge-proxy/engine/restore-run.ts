@@ -4,6 +4,7 @@ import type { Blobs } from '#ports/blobs.ts';
 import { encodeKeys, type VaultKeys } from '#repository/keys.ts';
 import type { PackReader } from '#repository/pack-reader.ts';
 import { isLoss } from './loss.ts';
+import type { Pace } from './pace.ts';
 import { type Fetch, type RestoreWindow, withRange } from './restore-plan.ts';
 import type { FromRestoreWorker, RestoreWorkerData, ToRestoreWorker, WorkerTarget } from './restore-worker.ts';
 import { allocateMeters } from './stages.ts';
@@ -20,6 +21,7 @@ export class RestoreRun {
   readonly meters: SharedArrayBuffer;
   readonly #blobs: Blobs;
   readonly #reader: PackReader;
+  readonly #pace: Pace;
   readonly #signal: AbortSignal;
   readonly #crew: Crew<RestoreWorkerData, FromRestoreWorker>;
   readonly #load: number[];
@@ -34,12 +36,14 @@ export class RestoreRun {
     keys: VaultKeys,
     reader: PackReader,
     target: WorkerTarget,
+    pace: Pace,
     workers: number | undefined,
     signal: AbortSignal,
   ) {
     const count = workers ?? Math.min(WORKERS_MAX, availableParallelism());
     this.#blobs = blobs;
     this.#reader = reader;
+    this.#pace = pace;
     this.#signal = signal;
     this.meters = allocateMeters(count);
     this.#load = Array.from({ length: count }, () => 0);
@@ -85,6 +89,7 @@ export class RestoreRun {
   async #fetch(fetch: Fetch, place: { readonly window: number; readonly base: number }): Promise<void> {
     let bad: BadChunks;
     try {
+      await this.#pace.take(fetch.length, this.#signal);
       const bytes = ownBuffer(await this.#blobs.getRange(fetch.key, fetch.offset, fetch.length, this.#signal));
       this.fetchedBytes += bytes.length;
       bad = await this.#task({ type: 'chunks', ...place, bytes, chunks: fetch.chunks }, [bytes.buffer]);

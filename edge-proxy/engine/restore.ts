@@ -8,6 +8,7 @@ import { sha256 } from '#repository/sha256.ts';
 import type { DiskLocator, DiskWriter } from '../sources/disk.ts';
 import { openDiskWriter } from '../sources/open-disk.ts';
 import { isLoss } from './loss.ts';
+import { Pace } from './pace.ts';
 import { reportProgress } from './progress.ts';
 import type { EngineContext, Phase, RestoreRequest, RestoreResult } from './request.ts';
 import { RestoreJournal } from './restore-journal.ts';
@@ -263,6 +264,7 @@ async function inRun(parts: RunParts, work: (run: RestoreRun) => Promise<void>):
     request.vault.keys,
     reading.reader,
     parts.target,
+    new Pace(context.clock, context.bytesPerSecond),
     context.workers,
     stop.signal,
   );

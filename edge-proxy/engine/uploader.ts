@@ -1,10 +1,10 @@
 import type { Blobs } from '#ports/blobs.ts';
-import type { Clock } from '#ports/clock.ts';
 import type { Random } from '#ports/random.ts';
 import { IndexEntries } from '#repository/index-segment.ts';
 import { packKey } from '#repository/names.ts';
 import { assemblePack, type SealedChunk } from '#repository/pack.ts';
 import type { Journal } from './journal.ts';
+import type { Pace } from './pace.ts';
 
 /** Packs on their way up at once. More would be lost, in part, by a crash. */
 export const UPLOADS_AT_ONCE = 2;
@@ -13,31 +13,21 @@ export const UPLOADS_AT_ONCE = 2;
 export class Uploader {
   readonly #blobs: Blobs;
   readonly #journal: Journal;
-  readonly #clock: Clock;
   readonly #random: Random;
-  readonly #bytesPerSecond: number | undefined;
+  readonly #pace: Pace;
   readonly #signal: AbortSignal;
   readonly #waiting: (() => void)[] = [];
   readonly #running = new Set<Promise<void>>();
   #active = 0;
-  #paidUntilMs = 0;
   #failure: unknown;
   entries = new IndexEntries();
   sentBytes = 0;
 
-  constructor(
-    blobs: Blobs,
-    journal: Journal,
-    clock: Clock,
-    random: Random,
-    bytesPerSecond: number | undefined,
-    signal: AbortSignal,
-  ) {
+  constructor(blobs: Blobs, journal: Journal, random: Random, pace: Pace, signal: AbortSignal) {
     this.#blobs = blobs;
     this.#journal = journal;
-    this.#clock = clock;
     this.#random = random;
-    this.#bytesPerSecond = bytesPerSecond;
+    this.#pace = pace;
     this.#signal = signal;
   }
 
@@ -69,28 +59,20 @@ export class Uploader {
       const id = Buffer.from(this.#random.bytes(16));
       const named = { id, sizeBytes: pack.sizeBytes, footerOffset: pack.footerOffset };
       this.#journal.add({ pack: named, footer: pack.footer });
-      await this.#pace(pack.sizeBytes);
+      await this.#pace.take(pack.sizeBytes, this.#signal);
       await this.#blobs.putIfAbsent(packKey(id), pack.parts, { signal: this.#signal });
       this.sentBytes += pack.sizeBytes;
       const ordinal = this.entries.addPack(named);
       chunks.forEach((chunk, i) => void this.entries.add(chunk.bytes.subarray(12, 44), ordinal, pack.slotOf[i]!));
     } finally {
-      this.#active--;
-      this.#waiting.shift()?.();
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#active--;
     }
   }
 
   async #takeTurn(): Promise<void> {
-    if (this.#active >= UPLOADS_AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    this.#active++;
-  }
-
-  /** Keeps the average below the limit: a pack may leave when those before it are paid for. */
-  async #pace(bytes: number): Promise<void> {
-    if (this.#bytesPerSecond === undefined) return;
-    const now = this.#clock.monotonicMs();
-    const startMs = Math.max(now, this.#paidUntilMs);
-    this.#paidUntilMs = startMs + (bytes / this.#bytesPerSecond) * 1000;
-    if (startMs > now) await this.#clock.sleep(startMs - now, this.#signal);
+    if (this.#active < UPLOADS_AT_ONCE) this.#active++;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve)); // takes over the turn of one that ends
   }
 }
