@@ -10,6 +10,7 @@ import type {
 } from '#contract/proxy-protocol.ts';
 import { isFinal } from '#domain/job.ts';
 import type { Grant } from '#ports/blobs.ts';
+import { vaultPrefix } from '#repository/prefix.ts';
 import { jobOfProxy } from './jobs.ts';
 import type { ProxyContext } from './proxy-tokens.ts';
 import type { Services } from './services.ts';
@@ -17,7 +18,7 @@ import type { JobRecord } from './stores.ts';
 import { stores } from './stores.ts';
 import { TableVaultState } from './table-vault-state.ts';
 import { getTenant } from './tenants.ts';
-import { sealVaultKeys, vaultPrefix } from './vaults.ts';
+import { sealVaultKeys } from './vaults.ts';
 
 /** What a proxy may add. Never a point, which only a commit makes, nor the vault's own description. */
 const UPLOADABLE = /^(packs|index)\//;

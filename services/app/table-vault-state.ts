@@ -6,12 +6,13 @@ import { isoTime } from '#contract/time.ts';
 import { isFinal } from '#domain/job.ts';
 import type { JsonObject, TableAction, TableItem, TableKey } from '#ports/table.ts';
 import { pointKey, readPointFacts } from '#repository/point.ts';
+import { vaultPrefix } from '#repository/prefix.ts';
 import type { Commit, Generation, Session, VaultState } from '#repository/state.ts';
 import { freshIds, type TenantContext } from './context.ts';
 import { changing, toItem } from './records.ts';
 import type { Services } from './services.ts';
 import { type JobRecord, type Stores, stores } from './stores.ts';
-import { vaultPrefix, vaultPublicKey } from './vaults.ts';
+import { vaultPublicKey } from './vaults.ts';
 
 const stateItem = z.object({
   epoch: z.number().int(),

@@ -30,7 +30,16 @@ export async function ensureDefaultTenant(services: Services): Promise<Tenant> {
   return tenant;
 }
 
-async function settled(services: Services): Promise<Tenant | undefined> {
+/** The tenant that {@link ensureDefaultTenant} made; throws `not-found`. */
+export async function getDefaultTenant(services: Pick<Services, 'table'>): Promise<Tenant> {
+  const tenant = await settled(services);
+  if (tenant) return tenant;
+  throw new HoldfastError('not-found', 'The control plane has no tenant yet', {
+    remedy: 'Start it once with: holdfast up',
+  });
+}
+
+async function settled(services: Pick<Services, 'table'>): Promise<Tenant | undefined> {
   const item = await services.table.get(DEFAULT_KEY);
   return item && defaultRecord.parse(item.value).tenant;
 }

@@ -1,5 +1,5 @@
-import { mkdir, open, rm } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import type { CommandIo } from '#contract/command.ts';
 import { HoldfastError } from '#contract/errors.ts';
 import { makeId } from '#contract/ids.ts';
@@ -14,6 +14,7 @@ import { describeVault, encodeVaultObject } from '#repository/vault-object.ts';
 import { parseArguments } from '../arguments.ts';
 import { readPassphrase, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
 import { printResult } from './output.ts';
+import { writeNewSecret } from './secret-file.ts';
 
 export const summary = 'Make a new vault in a folder, and its key file';
 export const usage = `Usage: holdfast vault init --repo DIR --key-file F [--passphrase-file P] [--json]
@@ -39,7 +40,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   }
   const nowMs = systemClock.nowMs();
   const keys = createVaultKeys(makeId('vault', nowMs, systemRandom.bytes(10)), systemRandom);
-  await writeNew(keyFile, await writeKeyFile(keys, passphrase, systemRandom));
+  await writeNewSecret(keyFile, await writeKeyFile(keys, passphrase, systemRandom));
   try {
     const blobs = withPrefix(store, vaultPrefix(keys.vault));
     await blobs.putIfAbsent(VAULT_KEY, [encodeVaultObject(describeVault(keys, nowMs))]);
@@ -58,28 +59,4 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
     ],
   );
   return 0;
-}
-
-async function writeNew(path: string, text: string): Promise<void> {
-  try {
-    await mkdir(dirname(path), { recursive: true });
-    const file = await open(path, 'wx', 0o600);
-    try {
-      await file.writeFile(text);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code;
-    if (code === 'EEXIST')
-      throw new HoldfastError('exists', `The key file ${path} exists already`, {
-        cause,
-        remedy: 'Choose another name: a key file is never overwritten',
-      });
-    throw new HoldfastError('target-failed', `The key file ${path} cannot be written (${code})`, {
-      cause,
-      remedy: 'Check the folder and its permissions',
-    });
-  }
 }

@@ -1,8 +1,8 @@
 import type { CommandIo } from '#contract/command.ts';
 import { formatBytes } from '#contract/quantity.ts';
-import { machineIdOf } from '#repository/machine-id.ts';
 import { listPoints } from '../../engine/list-points.ts';
 import { parseArguments } from '../arguments.ts';
+import { findMachine } from './find-machine.ts';
 import { openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
 import { printResult, table } from './output.ts';
 
@@ -22,7 +22,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
     argv,
   );
   const vault = await openVault(values, 'read');
-  const machine = values.machine === undefined ? undefined : machineIdOf(vault.keys, values.machine);
+  const machine = values.machine === undefined ? undefined : await findMachine(vault, values.machine);
   const points = [];
   let damaged = 0;
   for await (const listed of listPoints(vault, machine)) {

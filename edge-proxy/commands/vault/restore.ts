@@ -3,12 +3,12 @@ import type { CommandIo } from '#contract/command.ts';
 import { HoldfastError } from '#contract/errors.ts';
 import { type Id, isId } from '#contract/ids.ts';
 import { formatBytes, formatRate, formatSeconds } from '#contract/quantity.ts';
-import { machineIdOf } from '#repository/machine-id.ts';
 import type { EngineContext, RestoreRequest, RestoreResult } from '../../engine/request.ts';
 import { runRestore } from '../../engine/restore.ts';
 import { type FileTarget, restoreToFile } from '../../engine/restore-image.ts';
 import { parseNbdUri } from '../../nbd/address.ts';
 import { parseArguments } from '../arguments.ts';
+import { findMachine } from './find-machine.ts';
 import { engineContext, openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
 import { printResult } from './output.ts';
 
@@ -19,11 +19,12 @@ export const usage = `Usage: holdfast vault restore --repo DIR --key-file F --ma
 Every chunk is checked before it is written. A file gets its name once it is whole; an interrupted restore
 goes on where it was. Needs the folder (or a copy of it) and the key file, nothing else.
 
-  --machine NAME          the machine, as it was named at backup
+  --machine NAME          the machine: its name at backup, or its id
   --point ID|latest       the point (default: latest)
   --disk-index N          which of the machine's disks, from 0 (default: 0)
   --to TARGET             a file (sparse, replaced if it exists), a block device, an NBD export, or - for standard output
   --format raw|qcow2      what to make of a file (default: raw)
+  --limit RATE            bytes a second from the vault, such as 20M
   --rollback              the target holds a version of this disk: read it, and write only what differs
 ${VAULT_OPTIONS_HELP}`;
 
@@ -58,7 +59,7 @@ export async function run(argv: string[], io: CommandIo): Promise<number> {
   const { context, done } = engineContext(to === '-' ? { ...values, json: false } : values, io, values.machine!);
   const request = {
     vault,
-    machine: machineIdOf(vault.keys, values.machine!),
+    machine: await findMachine(vault, values.machine!),
     point,
     diskIndex,
     rollback: values.rollback ?? false,

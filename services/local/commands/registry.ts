@@ -19,4 +19,5 @@ export const VERBS: Readonly<Record<string, Verb>> = {
     prefix: ['restore'],
     summary: 'Restore a point from a bucket or folder and a key alone (short for: vault restore)',
   },
+  'export-key': { load: () => import('./export-key.ts') },
 };
