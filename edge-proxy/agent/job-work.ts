@@ -14,7 +14,7 @@ import type {
   RestoreRequest,
   RestoreResult,
 } from '../engine/request.ts';
-import type { FileTarget } from '../engine/restore-image.ts';
+import type { FileTarget } from '../engine/restore/restore-image.ts';
 import type { ControlPlane } from './control-plane.ts';
 import { GrantBlobs } from './grant-blobs.ts';
 import type { HttpClient } from './http-client.ts';

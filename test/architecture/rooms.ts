@@ -93,12 +93,12 @@ export const EXEMPT_FROM_BANS: readonly {
   },
   { path: 'web/', globals: [...CLOCK, ...TIMERS, ...RANDOM], why: 'the browser is its surroundings' },
   {
-    path: 'edge-proxy/engine/backup-worker.ts',
+    path: 'edge-proxy/engine/backup/backup-worker.ts',
     globals: ['performance', 'Math.random'],
     why: 'a thread starts from plain data, so it makes its own clock for stage times and its own chance for samples',
   },
   {
-    path: 'edge-proxy/engine/restore-worker.ts',
+    path: 'edge-proxy/engine/restore/restore-worker.ts',
     globals: ['performance'],
     why: 'a thread starts from plain data, so it makes its own clock for stage times',
   },

@@ -8,7 +8,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { makeId } from '#contract/ids.ts';
-import { runBackup } from '#edge/engine/backup.ts';
+import { runBackup } from '#edge/engine/backup/backup.ts';
 import type { EngineContext, OpenVault } from '#edge/engine/request.ts';
 import type { Extent } from '#edge/sources/disk.ts';
 import { chance, fillWords } from '#local/demo/chance.ts';

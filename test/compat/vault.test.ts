@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { after, before, describe, it } from 'node:test';
 import { listPoints } from '#edge/engine/list-points.ts';
 import type { EngineContext } from '#edge/engine/request.ts';
-import { runRestore } from '#edge/engine/restore.ts';
+import { runRestore } from '#edge/engine/restore/restore.ts';
 import { systemClock } from '#local/system-clock.ts';
 import { systemRandom } from '#local/system-random.ts';
 import { readKeyFile } from '#repository/key-file.ts';

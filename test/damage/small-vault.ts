@@ -1,8 +1,8 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Id, makeId } from '#contract/ids.ts';
-import { runBackup } from '#edge/engine/backup.ts';
-import { runRestore } from '#edge/engine/restore.ts';
+import { runBackup } from '#edge/engine/backup/backup.ts';
+import { runRestore } from '#edge/engine/restore/restore.ts';
 import type { Extent } from '#edge/sources/disk.ts';
 import { SeededRandom } from '../random.ts';
 import { makeTestVault, type TestVault } from '../test-vault.ts';

@@ -1,8 +1,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '#contract/errors.ts';
+import { isSound, verifyVault } from '#edge/engine/restore/verify.ts';
 import { openReading, readPoint } from '#edge/engine/vault-reading.ts';
-import { isSound, verifyVault } from '#edge/engine/verify.ts';
 import { PointDisk } from '#edge/recovery/point-disk.ts';
 import { type KnownDisk, restore, type SmallVault } from './small-vault.ts';
 

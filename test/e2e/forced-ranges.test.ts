@@ -3,8 +3,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { makeId } from '#contract/ids.ts';
-import { runBackup } from '#edge/engine/backup.ts';
-import { runRestore } from '#edge/engine/restore.ts';
+import { runBackup } from '#edge/engine/backup/backup.ts';
+import { runRestore } from '#edge/engine/restore/restore.ts';
 import { SeededRandom } from '../random.ts';
 import { makeTestVault } from '../test-vault.ts';
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { HoldfastError } from '#contract/errors.ts';
 import { makeId } from '#contract/ids.ts';
-import { runBackup } from '#edge/engine/backup.ts';
+import { runBackup } from '#edge/engine/backup/backup.ts';
 import type { Blobs } from '#ports/blobs.ts';
 import { SeededRandom } from '../random.ts';
 import { makeTestVault } from '../test-vault.ts';

@@ -5,7 +5,7 @@ import { HoldfastError } from '#contract/errors.ts';
 import { MACHINE_MAX_DISKS } from '#contract/limits.ts';
 import { formatBytes, formatRate, formatSeconds } from '#contract/quantity.ts';
 import { machineIdOf } from '#repository/machine-id.ts';
-import { runBackup } from '../../engine/backup.ts';
+import { runBackup } from '../../engine/backup/backup.ts';
 import type { BackupDisk, BackupResult } from '../../engine/request.ts';
 import type { Extent } from '../../sources/disk.ts';
 import { type OpenedImage, openImage } from '../../sources/image/image.ts';

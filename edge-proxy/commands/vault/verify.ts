@@ -1,6 +1,6 @@
 import type { CommandIo } from '#contract/command.ts';
 import { formatBytes } from '#contract/quantity.ts';
-import { isSound, verifyVault } from '../../engine/verify.ts';
+import { isSound, verifyVault } from '../../engine/restore/verify.ts';
 import { parseArguments } from '../arguments.ts';
 import { engineContext, openVault, VAULT_OPTIONS, VAULT_OPTIONS_HELP } from './open-vault.ts';
 import { printResult } from './output.ts';

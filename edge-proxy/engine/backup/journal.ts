@@ -2,7 +2,7 @@ import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync
 import { dirname } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { IndexedPack } from '#repository/index-segment.ts';
-import { writeFailure } from '../sources/file-errors.ts';
+import { writeFailure } from '../../sources/file-errors.ts';
 
 const HEADER_BYTES = 8; // payload length, CRC-32 of the payload
 const PACK_BYTES = 16 + 8;

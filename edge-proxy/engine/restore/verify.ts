@@ -5,11 +5,11 @@ import { decodeLeaf } from '#repository/leaf.ts';
 import { packKey, STATE_KEY } from '#repository/names.ts';
 import { checkPackHeader, PACK_HEADER_BYTES } from '#repository/pack.ts';
 import { NODE_FANOUT, SEGMENT_BYTES } from '#repository/parameters.ts';
-import { type ListedPoint, listPoints } from './list-points.ts';
-import { isLoss } from './loss.ts';
-import type { EngineContext, LostRange, OpenVault } from './request.ts';
+import { type ListedPoint, listPoints } from '../list-points.ts';
+import { isLoss } from '../loss.ts';
+import type { EngineContext, LostRange, OpenVault } from '../request.ts';
+import { openReading, type VaultReading } from '../vault-reading.ts';
 import { checkDisk } from './restore.ts';
-import { openReading, type VaultReading } from './vault-reading.ts';
 
 /** What a verification found. */
 export interface VerifyResult {

@@ -13,11 +13,11 @@ import {
   ZERO_RUN_MIN_PAGES,
 } from '#repository/parameters.ts';
 import { sha256Into } from '#repository/sha256.ts';
-import type { DiskReader } from '../sources/disk.ts';
+import type { DiskReader } from '../../sources/disk.ts';
+import type { Meter } from '../stages.ts';
 import type { ChunkWriter } from './chunk-writer.ts';
 import { eachRange } from './extents.ts';
 import { fingerprintMatches, readFingerprints, recordAll, recordSome } from './fingerprints.ts';
-import type { Meter } from './stages.ts';
 import { type DiskPlan, type LeafEntry, LeafTable, type UnitOutcome, type UnitResult } from './unit.ts';
 
 /** Pages worked on at a time: they stay in the processor's cache from read to seal. */

@@ -5,18 +5,18 @@ import type { Id } from '#contract/ids.ts';
 import type { Image } from '#repository/image.ts';
 import type { Point } from '#repository/point.ts';
 import { sha256 } from '#repository/sha256.ts';
-import type { DiskLocator, DiskWriter } from '../sources/disk.ts';
-import { openDiskWriter } from '../sources/open-disk.ts';
-import { isLoss } from './loss.ts';
-import { Pace } from './pace.ts';
-import { reportProgress } from './progress.ts';
-import type { EngineContext, Phase, RestoreRequest, RestoreResult } from './request.ts';
+import type { DiskLocator, DiskWriter } from '../../sources/disk.ts';
+import { openDiskWriter } from '../../sources/open-disk.ts';
+import { isLoss } from '../loss.ts';
+import { Pace } from '../pace.ts';
+import { reportProgress } from '../progress.ts';
+import type { EngineContext, Phase, RestoreRequest, RestoreResult } from '../request.ts';
+import { readMeters } from '../stages.ts';
+import { openReading, readPoint, type VaultReading, vaultFolder } from '../vault-reading.ts';
 import { RestoreJournal } from './restore-journal.ts';
 import { planWindow, type RestoreWindow, windowsOf } from './restore-plan.ts';
 import { RestoreRun } from './restore-run.ts';
 import type { WorkerTarget } from './restore-worker.ts';
-import { readMeters } from './stages.ts';
-import { openReading, readPoint, type VaultReading, vaultFolder } from './vault-reading.ts';
 
 /** A crash loses at most this much of a restore's work. */
 const WINDOW_BYTES = 512 * 1024 * 1024;

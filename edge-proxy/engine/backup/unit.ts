@@ -1,6 +1,6 @@
 import type { LeafFacts } from '#repository/leaf.ts';
 import { ID_BYTES } from '#repository/parameters.ts';
-import type { DiskLocator } from '../sources/disk.ts';
+import type { DiskLocator } from '../../sources/disk.ts';
 import type { PageRanges } from './extents.ts';
 
 /**

@@ -1,5 +1,5 @@
-import type { DiskWriter } from '../sources/disk.ts';
-import type { Meter } from './stages.ts';
+import type { DiskWriter } from '../../sources/disk.ts';
+import type { Meter } from '../stages.ts';
 
 /** Bytes compared at once when only differences are written. */
 const COMPARE_BYTES = 1024 * 1024;

@@ -1,9 +1,9 @@
 import { rename, rm, stat } from 'node:fs/promises';
 import { HoldfastError, isHoldfastError } from '#contract/errors.ts';
-import { createImageTarget, type TargetFormat } from '../sources/image/image-target.ts';
-import type { EngineContext, RestoreRequest, RestoreResult } from './request.ts';
+import { createImageTarget, type TargetFormat } from '../../sources/image/image-target.ts';
+import type { EngineContext, RestoreRequest, RestoreResult } from '../request.ts';
+import { readPoint } from '../vault-reading.ts';
 import { runRestore } from './restore.ts';
-import { readPoint } from './vault-reading.ts';
 
 /** What a person names as a target: a file to be made, or a block device. */
 export interface FileTarget {

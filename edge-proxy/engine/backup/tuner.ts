@@ -1,4 +1,4 @@
-import { readMeters } from './stages.ts';
+import { readMeters } from '../stages.ts';
 
 /** zstd levels in use, fastest first. */
 const LEVELS = [1, 3, 6, 9] as const;

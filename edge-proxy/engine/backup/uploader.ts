@@ -3,8 +3,8 @@ import type { Random } from '#ports/random.ts';
 import { IndexEntries } from '#repository/index-segment.ts';
 import { packKey } from '#repository/names.ts';
 import { assemblePack, type SealedChunk } from '#repository/pack.ts';
+import type { Pace } from '../pace.ts';
 import type { Journal } from './journal.ts';
-import type { Pace } from './pace.ts';
 
 /** Packs on their way up at once. More would be lost, in part, by a crash. */
 export const UPLOADS_AT_ONCE = 2;

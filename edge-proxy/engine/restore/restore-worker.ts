@@ -6,11 +6,11 @@ import { ChunkNamer } from '#repository/chunk.ts';
 import { freeBuffer } from '#repository/free-buffer.ts';
 import { decodeKeys } from '#repository/keys.ts';
 import { Sealer } from '#repository/seal.ts';
-import type { DiskLocator } from '../sources/disk.ts';
-import { openDiskWriter } from '../sources/open-disk.ts';
+import type { DiskLocator } from '../../sources/disk.ts';
+import { openDiskWriter } from '../../sources/open-disk.ts';
+import { Meter } from '../stages.ts';
 import type { Placement, WantedChunk } from './restore-plan.ts';
 import { DiffWriter, DiskSink, MemorySink, NoSink, type Sink } from './restore-sink.ts';
-import { Meter } from './stages.ts';
 
 export interface RestoreWorkerData {
   readonly worker: number;

@@ -4,10 +4,10 @@ import type { ChunkNamer } from '#repository/chunk.ts';
 import { freeBuffer } from '#repository/free-buffer.ts';
 import { PAGE_BYTES } from '#repository/parameters.ts';
 import { SEAL_OVERHEAD_BYTES, type Sealer } from '#repository/seal.ts';
+import type { KnownChunks } from '../known-chunks.ts';
+import type { Meter } from '../stages.ts';
 import type { ChunkClaims } from './claims.ts';
-import type { KnownChunks } from './known-chunks.ts';
 import type { Packer } from './packer.ts';
-import type { Meter } from './stages.ts';
 
 export interface ChunkWriterParts {
   readonly namer: ChunkNamer;

@@ -6,10 +6,10 @@ import { MACHINE_MAX_DISKS } from '#contract/limits.ts';
 import { buildTree } from '#repository/image.ts';
 import type { Point } from '#repository/point.ts';
 import { encodePoint, pointKey } from '#repository/point.ts';
+import type { BackupRequest, BackupResult, EngineContext } from '../request.ts';
+import { listPointIds, openReading, readPoint, vaultFolder } from '../vault-reading.ts';
 import { BackupRun } from './backup-run.ts';
 import { type PlannedDisk, planDisk } from './plan.ts';
-import type { BackupRequest, BackupResult, EngineContext } from './request.ts';
-import { listPointIds, openReading, readPoint, vaultFolder } from './vault-reading.ts';
 
 const WORKERS_MAX = 8;
 

@@ -4,11 +4,11 @@ import { listLeaves, segmentsOf } from '#repository/image.ts';
 import { decodeLeaf } from '#repository/leaf.ts';
 import { PAGE_BYTES } from '#repository/parameters.ts';
 import type { Point } from '#repository/point.ts';
+import type { BackupDisk } from '../request.ts';
+import type { VaultReading } from '../vault-reading.ts';
 import { DiskState } from './disk-state.ts';
 import { countPages, intersect, segmentsTouched, toPageRanges } from './extents.ts';
-import type { BackupDisk } from './request.ts';
 import { type DiskPlan, LeafTable } from './unit.ts';
-import type { VaultReading } from './vault-reading.ts';
 
 /** What will be done with one disk. */
 export interface PlannedDisk {

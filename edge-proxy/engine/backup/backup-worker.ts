@@ -7,14 +7,14 @@ import { ChunkNamer } from '#repository/chunk.ts';
 import { Cutter } from '#repository/cut.ts';
 import { decodeKeys } from '#repository/keys.ts';
 import { Sealer } from '#repository/seal.ts';
-import { openDiskReader } from '../sources/open-disk.ts';
+import { openDiskReader } from '../../sources/open-disk.ts';
+import { type IndexCopy, KnownChunks } from '../known-chunks.ts';
+import { Meter } from '../stages.ts';
 import { ChunkWriter } from './chunk-writer.ts';
 import { ChunkClaims } from './claims.ts';
-import { type IndexCopy, KnownChunks } from './known-chunks.ts';
 import { PackPool, type PackPoolMemory } from './pack-pool.ts';
 import { type FilledBuffer, Packer } from './packer.ts';
 import { SegmentBackup } from './segment-backup.ts';
-import { Meter } from './stages.ts';
 import type { DiskPlan, UnitResult } from './unit.ts';
 
 export interface BackupWorkerData {

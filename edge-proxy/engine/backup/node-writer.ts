@@ -2,8 +2,8 @@ import type { ChunkNamer } from '#repository/chunk.ts';
 import type { SealedChunk } from '#repository/pack.ts';
 import { SEAL_OVERHEAD_BYTES, type Sealer } from '#repository/seal.ts';
 import { sha256 } from '#repository/sha256.ts';
+import type { KnownChunks } from '../known-chunks.ts';
 import type { ChunkClaims } from './claims.ts';
-import type { KnownChunks } from './known-chunks.ts';
 
 /** Node packs are small: a restore wants few of their bytes, and marking wants their footers only. */
 const NODE_PACK_BYTES = 4 * 1024 * 1024;

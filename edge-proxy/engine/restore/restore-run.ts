@@ -3,12 +3,12 @@ import { type ErrorReport, errorFrom, HoldfastError } from '#contract/errors.ts'
 import type { Blobs } from '#ports/blobs.ts';
 import { encodeKeys, type VaultKeys } from '#repository/keys.ts';
 import type { PackReader } from '#repository/pack-reader.ts';
-import { isLoss } from './loss.ts';
-import type { Pace } from './pace.ts';
+import { isLoss } from '../loss.ts';
+import type { Pace } from '../pace.ts';
+import { allocateMeters } from '../stages.ts';
+import { Crew } from '../worker-threads.ts';
 import { type Fetch, type RestoreWindow, withRange } from './restore-plan.ts';
 import type { FromRestoreWorker, RestoreWorkerData, ToRestoreWorker, WorkerTarget } from './restore-worker.ts';
-import { allocateMeters } from './stages.ts';
-import { Crew } from './worker-threads.ts';
 
 const WORKERS_MAX = 8;
 /** Fetched bytes on their way or waiting for a worker: how far a restore reads ahead. */

@@ -11,10 +11,10 @@ import { createVaultKeys } from '#repository/keys.ts';
 import { machineIdOf } from '#repository/machine-id.ts';
 import { seededRandom } from '#test/compat/seeded-random.ts';
 import { MemoryBlobs, withFaults } from '#test/fixtures/memory-blobs.ts';
+import { listPoints } from '../list-points.ts';
+import type { EngineContext, OpenVault } from '../request.ts';
+import { verifyVault } from '../restore/verify.ts';
 import { runBackup } from './backup.ts';
-import { listPoints } from './list-points.ts';
-import type { EngineContext, OpenVault } from './request.ts';
-import { verifyVault } from './verify.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'holdfast-order-'));
 after(() => rmSync(scratch, { recursive: true, force: true }));

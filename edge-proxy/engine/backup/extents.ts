@@ -1,5 +1,5 @@
 import { PAGE_BYTES, SEGMENT_BYTES } from '#repository/parameters.ts';
-import type { Extent } from '../sources/disk.ts';
+import type { Extent } from '../../sources/disk.ts';
 
 /**
  * Page ranges of a disk: sorted, merged, without overlap; pairs of first page and end page in one

@@ -42,7 +42,7 @@ describe('claims', () => {
     const memory = allocateClaims(65_536);
     const wins = new Int32Array(new SharedArrayBuffer(CHUNKS * 4));
     const gate = new Int32Array(new SharedArrayBuffer(4));
-    const script = new URL('../../test/fixtures/claimer.ts', import.meta.url);
+    const script = new URL('../../../test/fixtures/claimer.ts', import.meta.url);
     const workers = Array.from(
       { length: 4 },
       () => new Worker(script, { workerData: { memory, wins, gate, threads: 4 } }),
