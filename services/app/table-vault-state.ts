@@ -5,6 +5,8 @@ import type { Point } from '#contract/points.ts';
 import { isoTime } from '#contract/time.ts';
 import { isFinal } from '#domain/job.ts';
 import type { JsonObject, TableAction, TableItem, TableKey } from '#ports/table.ts';
+import { INDEX_HEADER_BYTES, indexPacksLength, readIndexedPacks } from '#repository/index-segment.ts';
+import { packKey } from '#repository/names.ts';
 import { pointKey, readPointFacts } from '#repository/point.ts';
 import { vaultPrefix } from '#repository/prefix.ts';
 import type { Commit, Generation, Session, VaultState } from '#repository/state.ts';
@@ -13,6 +15,9 @@ import { changing, toItem } from './records.ts';
 import type { Services } from './services.ts';
 import { type JobRecord, type Stores, stores } from './stores.ts';
 import { vaultPublicKey } from './vaults.ts';
+
+/** Packs looked up at once before a commit. */
+const HEADS_AT_ONCE = 16;
 
 const stateItem = z.object({
   epoch: z.number().int(),
@@ -177,6 +182,26 @@ export class TableVaultState implements VaultState {
       if (head?.sizeBytes !== segment.sizeBytes) {
         throw new HoldfastError('missing', `The index segment ${segment.key} is not in the vault as it was announced`);
       }
+      await this.#checkPacks(segment);
+    }
+  }
+
+  /** What a proxy says it has sent must be there: a point whose packs never arrived would be found out at its restore. */
+  async #checkPacks({ key, sizeBytes }: Commit['segments'][number]): Promise<void> {
+    const prefix = vaultPrefix(this.#scope.vault);
+    const range = async (length: number) =>
+      Buffer.from(await this.#services.blobs.getRange(prefix + key, 0, Math.min(length, sizeBytes)));
+    const packs = readIndexedPacks(await range(indexPacksLength(await range(INDEX_HEADER_BYTES))));
+    for (let at = 0; at < packs.length; at += HEADS_AT_ONCE) {
+      await Promise.all(
+        packs.slice(at, at + HEADS_AT_ONCE).map(async (pack) => {
+          const head = await this.#services.blobs.head(prefix + packKey(pack.id));
+          if (head?.sizeBytes === pack.sizeBytes) return;
+          throw new HoldfastError('missing', `${packKey(pack.id)} is not in the vault as ${key} says`, {
+            remedy: 'Run the backup again: what is there is not sent again',
+          });
+        }),
+      );
     }
   }
 

@@ -176,6 +176,23 @@ export function readIndexHead(bytes: Buffer, allocate: (bytes: number) => ArrayB
   };
 }
 
+/** Bytes at the start of a segment that hold its list of packs, from its first {@link INDEX_HEADER_BYTES}; throws `damaged`. */
+export function indexPacksLength(header: Buffer): number {
+  if (header.length < HEADER_BYTES || header.compare(MAGIC, 0, 8, 0, 8) !== 0)
+    throw damaged('it does not begin as one');
+  return HEADER_BYTES + header.readUInt32LE(12) * PACK_BYTES;
+}
+
+/** The packs that a segment names, from its first {@link indexPacksLength} bytes; needs no keys. */
+export function readIndexedPacks(bytes: Buffer): IndexedPack[] {
+  const packs: IndexedPack[] = [];
+  for (let at = HEADER_BYTES; at + PACK_BYTES <= bytes.length; at += PACK_BYTES) {
+    const [sizeBytes, footerOffset] = [bytes.readUInt32LE(at + 16), bytes.readUInt32LE(at + 20)];
+    packs.push({ id: bytes.subarray(at, at + 16), sizeBytes, footerOffset });
+  }
+  return packs;
+}
+
 /** Finds ids in one segment: one filter probe, and for what passes, one page. */
 export class IndexSegmentReader {
   readonly head: IndexHead;

@@ -1,17 +1,19 @@
 import { sealVaultKeys } from '#app/vaults.ts';
 import { type Id, makeId } from '#contract/ids.ts';
+import { encodeIndexSegment, IndexEntries } from '#repository/index-segment.ts';
 import { decodeKeys } from '#repository/keys.ts';
+import { packKey } from '#repository/names.ts';
 import { encodePoint, pointKey } from '#repository/point.ts';
 import { openBox, x25519PrivateKey, x25519PublicBytes } from '#repository/sealed-box.ts';
 import type { Commit } from '#repository/state.ts';
 import type { Plane } from './plane.ts';
 
-/** A signed point of the machine as a proxy would commit it, with one index segment that is in the store. */
+/** A signed point of the machine as a proxy would commit it, with one index segment and its pack in the store. */
 export async function makeCommit(
   plane: Plane,
   machine: Id<'machine'>,
   name: string,
-): Promise<Commit & { point: Buffer; id: Id<'point'> }> {
+): Promise<Commit & { point: Buffer; id: Id<'point'>; pack: string }> {
   const { services, tenant, context } = plane;
   const recipient = x25519PrivateKey(services.random.bytes(32));
   const sealKey = x25519PublicBytes(recipient).toString('base64url');
@@ -36,7 +38,19 @@ export async function makeCommit(
     keys,
     services.random,
   );
-  const segment = { key: `index/0000000001/${Buffer.from(services.random.bytes(16)).toString('hex')}`, sizeBytes: 5 };
-  await services.blobs.putIfAbsent(`v1/${tenant.vault}/${segment.key}`, [Buffer.from('index')]);
-  return { id, point, pointKey: pointKey(machine, id), segments: [segment] };
+  const pack = { id: Buffer.from(services.random.bytes(16)), sizeBytes: 9, footerOffset: 5 };
+  const entries = new IndexEntries();
+  entries.add(services.random.bytes(32), entries.addPack(pack), 0);
+  const index = encodeIndexSegment(entries);
+  const key = `index/0000000001/${Buffer.from(services.random.bytes(16)).toString('hex')}`;
+  const segment = { key, sizeBytes: index.length };
+  await services.blobs.putIfAbsent(`v1/${tenant.vault}/${packKey(pack.id)}`, [Buffer.from('some pack')]);
+  await services.blobs.putIfAbsent(`v1/${tenant.vault}/${key}`, [index]);
+  return {
+    id,
+    point,
+    pointKey: pointKey(machine, id),
+    segments: [segment],
+    pack: `v1/${tenant.vault}/${packKey(pack.id)}`,
+  };
 }

@@ -168,6 +168,9 @@ test('a point of another machine, an unsigned one, and one with a segment that i
     state.commit(session, { ...good, segments: [{ ...good.segments[0]!, sizeBytes: 6 }] }),
     fails('missing'),
   );
+  const unsent = await makeCommit(plane, machine, 'mail');
+  await plane.services.blobs.delete(unsent.pack);
+  await assert.rejects(state.commit(session, unsent), fails('missing'), 'a pack that never arrived');
   assert.deepEqual(await points(plane), []);
   await state.commit(session, good);
 });
