@@ -2,11 +2,12 @@
 
 import { randomFillSync } from 'node:crypto';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { type ErrorReport, reportOf } from '#contract/errors.ts';
+import { type ErrorReport, HoldfastError, reportOf } from '#contract/errors.ts';
 import { ChunkNamer } from '#repository/chunk.ts';
 import { Cutter } from '#repository/cut.ts';
 import { decodeKeys } from '#repository/keys.ts';
 import { Sealer } from '#repository/seal.ts';
+import type { DiskReader } from '../../sources/disk.ts';
 import { openDiskReader } from '../../sources/open-disk.ts';
 import { type IndexCopy, KnownChunks } from '../known-chunks.ts';
 import { Meter } from '../stages.ts';
@@ -74,7 +75,7 @@ async function main(data: BackupWorkerData, port: NonNullable<typeof parentPort>
   });
   const readers = [];
   try {
-    for (const plan of data.disks) readers.push({ plan, reader: await openDiskReader(plan.locator) });
+    for (const plan of data.disks) readers.push({ plan, reader: await openPlanned(plan) });
     const backup = new SegmentBackup(readers, new Cutter(keys.cutKey), writer, meter);
     const count = data.units.length / 2;
     for (;;) {
@@ -94,6 +95,19 @@ async function main(data: BackupWorkerData, port: NonNullable<typeof parentPort>
     await Promise.allSettled(readers.map(({ reader }) => reader.close()));
     port.unref();
   }
+}
+
+/** Opens a disk, which may have shrunk since the plan was made. */
+async function openPlanned(plan: DiskPlan): Promise<DiskReader> {
+  const reader = await openDiskReader(plan.locator);
+  if (reader.sizeBytes >= plan.sizeBytes) return reader;
+  await reader.close();
+  const name = plan.locator.kind === 'file' ? plan.locator.path : 'The disk';
+  throw new HoldfastError(
+    'source-changed',
+    `${name} had ${plan.sizeBytes} bytes when the backup began and has now ${reader.sizeBytes}`,
+    { remedy: 'Back it up again once its size no longer changes' },
+  );
 }
 
 /** Hands on what is sealed and sleeps until the main thread has written the session's index so far. */
